@@ -1,0 +1,320 @@
+"""How one modality is stored: only the samples that have it, in memory or in files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lacunar.errors import DataError
+
+__all__ = ["Column", "DenseColumn", "FileColumn", "RaggedColumn", "column_from_values"]
+
+KINDS = ("vector", "sequence", "tokens", "image", "volume")
+
+
+class Column(ABC):
+    """One modality of a data set.
+
+    Attributes:
+        name: the modality.
+        kind: ``"vector"`` (F,), ``"sequence"`` (T, F), ``"tokens"`` (T,), ``"image"`` (C, H, W) or ``"volume"``
+            (C, D, H, W).
+        position: where each sample's value is stored, -1 where it is absent, int64, shape ``(N,)``.
+    """
+
+    def __init__(self, name: str, kind: str, position: Tensor):
+        self.name, self.kind, self.position = name, kind, position
+
+    @property
+    def present(self) -> Tensor:
+        """Presence, boolean, shape ``(N,)``."""
+        return self.position >= 0
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample; for sequences without the number of steps."""
+
+    @abstractmethod
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The values of samples that have this modality: ``(n, ...)`` and, for sequences, lengths ``(n,)``."""
+
+    @abstractmethod
+    def _like(self, position: Tensor) -> Column:
+        """The same store read through another table of positions."""
+
+    def select(self, rows: Tensor) -> Column:
+        """The column of some of the samples."""
+        return self._like(self.position[rows])
+
+    def hide(self, keep: Tensor) -> Column:
+        """The column with the cells absent where ``keep`` (N,) is False."""
+        return self._like(torch.where(keep, self.position, -1))
+
+
+class DenseColumn(Column):
+    """Values of one shape, in memory."""
+
+    def __init__(self, name: str, kind: str, position: Tensor, values: Tensor):
+        super().__init__(name, kind, position)
+        self.values = values
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape[1:])
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        values = self.values[self.position[rows]]
+        if self.kind in ("sequence", "tokens"):
+            return values, torch.full((len(rows),), values.shape[1], dtype=torch.int64)
+        return values, None
+
+    @property
+    def shape_without_steps(self) -> tuple[int, ...]:
+        return tuple(self.values.shape[2:])
+
+    def _like(self, position: Tensor) -> DenseColumn:
+        return DenseColumn(self.name, self.kind, position, self.values)
+
+    def hide(self, keep: Tensor) -> DenseColumn:
+        position = torch.where(keep, self.position, -1)
+        stored = position[position >= 0]
+        # The hidden values leave the store: nothing downstream can read them by mistake.
+        packed = torch.full_like(position, -1)
+        packed[position >= 0] = torch.arange(len(stored))
+        return DenseColumn(self.name, self.kind, packed, self.values[stored])
+
+
+class RaggedColumn(Column):
+    """Sequences of different lengths, in memory, padded only inside a batch."""
+
+    def __init__(self, name: str, kind: str, position: Tensor, values: Sequence[Tensor | None]):
+        super().__init__(name, kind, position)
+        self.values = values
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        first = next((value for value in self.values if value is not None), None)
+        return () if first is None else tuple(first.shape[1:])
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        return _pad([self.values[i] for i in self.position[rows].tolist()], self.shape, self.kind)
+
+    def _like(self, position: Tensor) -> RaggedColumn:
+        return RaggedColumn(self.name, self.kind, position, self.values)
+
+    def hide(self, keep: Tensor) -> RaggedColumn:
+        position = torch.where(keep, self.position, -1)
+        stays = set(position[position >= 0].tolist())
+        return RaggedColumn(
+            self.name, self.kind, position, [v if i in stays else None for i, v in enumerate(self.values)]
+        )
+
+
+class FileColumn(Column):
+    """Values read from files when a batch needs them."""
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        position: Tensor,
+        paths: Sequence[Path | None],
+        read: Callable[[Path], Tensor],
+    ):
+        super().__init__(name, kind, position)
+        self.paths, self.read = paths, read
+        self._shape: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        if self._shape is None:
+            first = next((path for path in self.paths if path is not None), None)
+            value = None if first is None else self.read(first)
+            ragged = self.kind in ("sequence", "tokens")
+            self._shape = () if value is None else tuple(value.shape[1:] if ragged else value.shape)
+        return self._shape
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        paths = [self.paths[i] for i in self.position[rows].tolist()]
+        values = [self.read(path) for path in paths if path is not None]
+        if self.kind in ("sequence", "tokens"):
+            return _pad(values, self.shape, self.kind)
+        for path, value in zip(paths, values):
+            if tuple(value.shape) != self.shape:
+                raise DataError(
+                    f"Modality {self.name!r}: expected every file to hold shape {self.shape}, "
+                    f"got {tuple(value.shape)} in {path}. Resample the files, or describe the modality as a sequence."
+                )
+        return (torch.stack(values) if values else torch.empty(0, *self.shape)), None
+
+    def _like(self, position: Tensor) -> FileColumn:
+        column = FileColumn(self.name, self.kind, position, self.paths, self.read)
+        column._shape = self._shape
+        return column
+
+    def hide(self, keep: Tensor) -> FileColumn:
+        self.shape  # noqa: B018  the shape outlives the file that told it
+        return self._like(torch.where(keep, self.position, -1))
+
+
+def _pad(values: Sequence[Any], shape: tuple[int, ...], kind: str) -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([len(value) for value in values], dtype=torch.int64)
+    longest = max(1, int(lengths.max()) if len(values) else 1)
+    dtype = torch.int64 if kind == "tokens" else torch.float32
+    padded = torch.zeros(len(values), longest, *shape, dtype=dtype)
+    for row, value in zip(padded, values):
+        row[: len(value)] = value
+    return padded, lengths
+
+
+def column_from_values(name: str, values: Any, present: np.ndarray | None, kind: str | None) -> Column:
+    """A column from what a user has: an array, or a list in which None stands for an absent value.
+
+    Raises:
+        DataError: when shapes differ in an array modality, or a present value holds NaN or infinity.
+    """
+    if kind is not None and kind not in KINDS:
+        raise DataError(f"Modality {name!r}: unknown kind {kind!r}; expected one of {', '.join(KINDS)}.")
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    if hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    if not isinstance(values, np.ndarray) or values.dtype == object:
+        if isinstance(values, np.ndarray) and values.ndim > 1:
+            raise DataError(
+                f"Modality {name!r}: expected numbers, got an array of Python objects ({values.shape})."
+            )
+        return _column_from_list(name, list(values), present, kind)
+    if values.dtype.kind in "US":
+        return _column_from_list(name, [str(v) if v else None for v in values], present, kind)
+    if values.dtype.kind not in "fiub":
+        raise DataError(f"Modality {name!r}: expected numbers, got an array of {values.dtype}.")
+    if values.ndim == 0:
+        raise DataError(f"Modality {name!r}: expected one row per sample, got a single number.")
+    if values.ndim == 1:
+        values = values[:, None]
+    flat = values.reshape(len(values), -1)
+    nothing = (
+        np.isnan(flat).all(axis=1)
+        if values.dtype.kind == "f" and flat.shape[1]
+        else np.zeros(len(values), bool)
+    )
+    observed = ~nothing if present is None else present
+    contradiction = observed & nothing
+    if contradiction.any():
+        row = int(np.flatnonzero(contradiction)[0])
+        raise DataError(
+            f"Modality {name!r}, row {row}: the presence table says present, but every value is NaN. "
+            "Correct the table, or leave it out so that all-NaN rows count as absent."
+        )
+    stored = values[observed]
+    if values.dtype.kind == "f":
+        _refuse_partial_nan(name, stored.reshape(len(stored), flat.shape[1]), np.flatnonzero(observed))
+    kind = kind or _infer_kind(values.shape[1:])
+    stored = _with_channel(name, stored, kind)
+    tensor = torch.as_tensor(
+        np.ascontiguousarray(stored), dtype=torch.int64 if kind == "tokens" else torch.float32
+    )
+    position = torch.full((len(values),), -1, dtype=torch.int64)
+    position[torch.from_numpy(observed)] = torch.arange(len(tensor))
+    return DenseColumn(name, kind, position, tensor)
+
+
+def _column_from_list(name: str, values: list, present: np.ndarray | None, kind: str | None) -> Column:
+    absent = [value is None or (isinstance(value, float) and np.isnan(value)) for value in values]
+    arrays: list[np.ndarray | None] = []
+    for row, (value, missing) in enumerate(zip(values, absent)):
+        if missing or (present is not None and not present[row]):
+            arrays.append(None)
+        elif isinstance(value, str):
+            arrays.append(np.frombuffer(value.encode("utf-8") or b"\0", dtype=np.uint8).astype(np.int64))
+        else:
+            array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+            if array.dtype.kind not in "fiub":
+                raise DataError(
+                    f"Modality {name!r}, row {row}: expected numbers, text or None, got {type(value).__name__}."
+                )
+            arrays.append(None if array.dtype.kind == "f" and array.size and np.isnan(array).all() else array)
+        if present is not None and present[row] and arrays[-1] is None:
+            raise DataError(
+                f"Modality {name!r}, row {row}: the presence table says present, but the value is absent."
+            )
+    real = [array for array in arrays if array is not None]
+    text = any(isinstance(value, str) for value in values)
+    shapes = {array.shape for array in real}
+    if not text and len(shapes) <= 1 and kind not in ("sequence", "tokens"):
+        shape = next(iter(shapes), (1,))
+        dense = np.full((len(values), *shape), np.nan, dtype=np.float64)
+        for row, array in enumerate(arrays):
+            if array is not None:
+                dense[row] = array
+        return column_from_values(name, dense, np.array([a is not None for a in arrays]), kind)
+    trailing = {array.shape[1:] for array in real}
+    if any(array.ndim == 0 for array in real) or len(trailing) > 1:
+        odd = next(i for i, a in enumerate(arrays) if a is not None and a.shape != real[0].shape)
+        raise DataError(
+            f"Modality {name!r}, row {odd}: expected shape {real[0].shape} as in the rows before, "
+            f"got {arrays[odd].shape}. Only the first dimension (steps of a sequence) may differ."  # type: ignore[union-attr]
+        )
+    if kind is None:
+        integers = all(array.dtype.kind in "iu" for array in real)
+        kind = "tokens" if text or (integers and trailing <= {()}) else "sequence"
+    if kind not in ("sequence", "tokens"):
+        raise DataError(
+            f"Modality {name!r}: the rows have different lengths, which kind {kind!r} cannot hold."
+        )
+    rows: list[Tensor | None] = []
+    for row, array in enumerate(arrays):
+        if array is not None:
+            if len(array) == 0:
+                raise DataError(
+                    f"Modality {name!r}, row {row}: a sequence of 0 steps; give None if it is absent."
+                )
+            if array.dtype.kind == "f":
+                _refuse_partial_nan(name, array.reshape(1, -1), np.array([row]))
+            if kind == "sequence" and array.ndim == 1:
+                array = array[:, None]
+            array = torch.as_tensor(np.array(array), dtype=torch.int64 if kind == "tokens" else torch.float32)
+        rows.append(array)
+    position = torch.tensor(
+        [i if value is not None else -1 for i, value in enumerate(rows)], dtype=torch.int64
+    )
+    return RaggedColumn(name, kind, position, rows)
+
+
+def _refuse_partial_nan(name: str, stored: np.ndarray, rows: np.ndarray) -> None:
+    bad = ~np.isfinite(stored).all(axis=1)
+    if bad.any():
+        row = int(rows[np.flatnonzero(bad)[0]])
+        count = int((~np.isfinite(stored[np.flatnonzero(bad)[0]])).sum())
+        raise DataError(
+            f"Modality {name!r}, row {row}: {count} of {stored.shape[1]} values are NaN or infinite in a row that is "
+            f"present ({int(bad.sum())} such rows). Fill them, or make the whole row NaN if the modality is absent."
+        )
+
+
+def _infer_kind(shape: tuple[int, ...]) -> str:
+    if len(shape) == 2:
+        return "image" if shape[0] == shape[1] else "sequence"
+    return {0: "vector", 1: "vector", 3: "image", 4: "volume"}.get(len(shape), "vector")
+
+
+def _with_channel(name: str, stored: np.ndarray, kind: str) -> np.ndarray:
+    expected = {"vector": 1, "sequence": 2, "tokens": 1, "image": 3, "volume": 4}[kind]
+    found = stored.ndim - 1
+    if found == expected - 1 and kind in ("image", "volume"):
+        return stored[:, None]
+    if found == 1 and kind == "sequence":
+        return stored[:, :, None]
+    if found != expected:
+        raise DataError(
+            f"Modality {name!r}: kind {kind!r} expects {expected} dimensions a sample, got shape {stored.shape[1:]}."
+        )
+    return stored

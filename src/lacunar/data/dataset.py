@@ -1,0 +1,349 @@
+"""A data set whose samples have different modalities."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lacunar.data.batch import Batch, collate
+from lacunar.data.columns import Column, column_from_values
+from lacunar.errors import DataError, did_you_mean
+from lacunar.lattice import Lattice
+from lacunar.tasks import Task, infer_task
+
+if TYPE_CHECKING:
+    from lacunar.data.presence import PresenceTable
+    from lacunar.data.splits import Splits
+
+__all__ = ["MultimodalDataset", "from_arrays"]
+
+logger = logging.getLogger(__name__)
+
+
+class MultimodalDataset(Dataset):
+    """Samples, each with the modalities it has.
+
+    Build one with :func:`lacunar.from_arrays`, :func:`lacunar.from_frame` or :func:`lacunar.load_description`.
+
+    Attributes:
+        columns: one store per modality, in lattice order.
+        target: encoded targets, shape ``(N, ...)``, or None.
+        task: what is predicted, and how it is scored.
+        ids: sample ids, strings, shape ``(N,)``.
+        groups: group of each sample that no split may cut through, or None.
+        subgroups: one column per attribute to report results by, or None.
+        row: position of each sample in the data set that was first built, int64, shape ``(N,)``; it stays the
+            same through splits and shuffling, and is the ``index`` of a batch.
+        dropped: how many samples were left out because they had no modality at all.
+        card: facts about the data worth printing (source, licence), or None.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Column],
+        target: Tensor | None,
+        task: Task | None,
+        ids: np.ndarray,
+        groups: np.ndarray | None = None,
+        subgroups: pd.DataFrame | None = None,
+        row: Tensor | None = None,
+        name: str = "data",
+        dropped: int = 0,
+        card: Any = None,
+    ):
+        self.columns = dict(columns)
+        self.target, self.task, self.ids = target, task, ids
+        self.groups, self.subgroups = groups, subgroups
+        self.row = torch.arange(len(ids)) if row is None else row
+        self.name, self.dropped, self.card = name, dropped, card
+        self.lattice = Lattice(tuple(self.columns))
+        self.present = torch.stack([column.present for column in self.columns.values()], dim=1)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Modality names in lattice order."""
+        return self.lattice.names
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Kind of each modality, see :class:`lacunar.data.columns.Column`."""
+        return {name: column.kind for name, column in self.columns.items()}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one sample of each modality; sequences without their number of steps."""
+        ragged = ("sequence", "tokens")
+        return {
+            name: getattr(column, "shape_without_steps", column.shape)
+            if column.kind in ragged
+            else column.shape
+            for name, column in self.columns.items()
+        }
+
+    @property
+    def availability(self) -> Tensor:
+        """Number of samples that have each modality, int64, shape ``(M,)``."""
+        return self.present.sum(0)
+
+    @property
+    def missing_rates(self) -> dict[str, float]:
+        """Fraction of the samples in which each modality is absent."""
+        return {
+            name: 1 - float(count) / max(len(self), 1) for name, count in zip(self.names, self.availability)
+        }
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, position: int) -> Batch:
+        return self.__getitems__([position])
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        rows = torch.as_tensor(positions, dtype=torch.int64)
+        present = self.present[rows]
+        inputs, lengths = {}, {}
+        for m, (name, column) in enumerate(self.columns.items()):
+            inputs[name], steps = column.take(rows[present[:, m]])
+            if steps is not None:
+                lengths[name] = steps
+        target = None if self.target is None else self.target[rows]
+        return Batch(inputs, present, target, self.row[rows], lengths)
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """All samples in order, in packed batches."""
+        for start in range(0, len(self), batch_size):
+            yield self.__getitems__(range(start, min(start + batch_size, len(self))))
+
+    def loader(
+        self, batch_size: int = 128, shuffle: bool = False, seed: int = 0, **options: Any
+    ) -> DataLoader:
+        """A DataLoader of packed batches; ``seed`` fixes the order when ``shuffle`` is set."""
+        generator = torch.Generator().manual_seed(seed)
+        return DataLoader(self, batch_size, shuffle, collate_fn=collate, generator=generator, **options)  # type: ignore[arg-type]
+
+    def select(self, rows: Sequence[int] | np.ndarray | Tensor) -> MultimodalDataset:
+        """Some of the samples, by position or by a boolean table of length N."""
+        chosen = torch.as_tensor(np.asarray(rows))
+        if chosen.dtype == torch.bool:
+            chosen = chosen.nonzero().squeeze(1)
+        chosen = chosen.to(torch.int64)
+        picked = chosen.numpy()
+        return self._copy(
+            columns={name: column.select(chosen) for name, column in self.columns.items()},
+            target=None if self.target is None else self.target[chosen],
+            ids=self.ids[picked],
+            groups=None if self.groups is None else self.groups[picked],
+            subgroups=None if self.subgroups is None else self.subgroups.iloc[picked],
+            row=self.row[chosen],
+            dropped=0,
+        )
+
+    def only(self, names: Sequence[str]) -> MultimodalDataset:
+        """The same samples with some of the modalities; samples that have none of them are left out."""
+        self._check_names(names)
+        columns = {name: column for name, column in self.columns.items() if name in set(names)}
+        return self._copy(columns=columns)._without_empty()
+
+    def hide(self, present: PresenceTable | Tensor | np.ndarray) -> MultimodalDataset:
+        """The same samples with fewer cells: what the table marks absent is gone, and cannot be read back.
+
+        Args:
+            present: a presence table keyed by sample id, or booleans of shape ``(N, M)`` in this order.
+        """
+        table = present.align(self.ids, self.names) if hasattr(present, "align") else present
+        keep = torch.as_tensor(np.asarray(table), dtype=torch.bool)
+        if keep.shape != self.present.shape:
+            raise DataError(
+                f"Expected presence of shape {tuple(self.present.shape)}, got {tuple(keep.shape)}."
+            )
+        columns = {name: column.hide(keep[:, m]) for m, (name, column) in enumerate(self.columns.items())}
+        return self._copy(columns=columns)._without_empty()
+
+    def with_task(self, task: Task, target: Tensor | None) -> MultimodalDataset:
+        """The same samples under another task."""
+        return self._copy(task=task, target=target)
+
+    def split(self, *args: Any, **options: Any) -> Splits:
+        """Train, validation and test parts; see :func:`lacunar.data.splits.make_splits`."""
+        from lacunar.data.splits import make_splits
+
+        return make_splits(self, *args, **options)
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.columns:
+                raise DataError(f"Unknown modality {name!r}.{did_you_mean(name, self.names)}")
+
+    def _copy(self, **changes: Any) -> MultimodalDataset:
+        fields = ("columns", "target", "task", "ids", "groups", "subgroups", "row", "name", "dropped", "card")
+        return MultimodalDataset(**{**{field: getattr(self, field) for field in fields}, **changes})
+
+    def _without_empty(self) -> MultimodalDataset:
+        empty = ~self.present.any(dim=1)
+        if not empty.any():
+            return self
+        kept = self.select(~empty)
+        kept.dropped = self.dropped + int(empty.sum())
+        logger.info("%s: %d samples without any modality left out", self.name, int(empty.sum()))
+        return kept
+
+    def describe(self) -> pd.DataFrame:
+        """One row per modality: kind, shape, how many samples have it, missing rate."""
+        return pd.DataFrame(
+            {
+                "kind": self.kinds,
+                "shape": {name: "x".join(map(str, shape)) or "-" for name, shape in self.shapes.items()},
+                "observed": dict(zip(self.names, self.availability.tolist())),
+                "missing rate": self.missing_rates,
+            }
+        ).rename_axis("modality")
+
+    def patterns(self) -> pd.Series:
+        """How many samples have each presence pattern, most frequent first."""
+        codes, counts = self.lattice.encode(self.present).unique(return_counts=True)
+        series = pd.Series(
+            counts.tolist(), index=[self.lattice.label(int(code)) for code in codes], name="samples"
+        )
+        return series.sort_values(ascending=False, kind="stable")
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.name}: {len(self)} samples, {len(self.names)} modalities, {self.task or 'no target'}"
+        ]
+        if self.dropped:
+            lines.append(f"{self.dropped} samples without any modality were left out")
+        table = self.describe().to_string(formatters={"missing rate": "{:.3f}".format})
+        return "\n".join([*lines, table, "", "presence patterns", self.patterns().to_string()])
+
+
+def from_arrays(
+    modalities: Mapping[str, Any],
+    target: Any = None,
+    *,
+    present: Any = None,
+    ids: Sequence[Any] | None = None,
+    groups: Sequence[Any] | None = None,
+    subgroups: Mapping[str, Sequence[Any]] | pd.DataFrame | None = None,
+    task: Task | str | None = None,
+    kinds: Mapping[str, str] | None = None,
+    name: str = "data",
+    keep_empty: bool = False,
+) -> MultimodalDataset:
+    """A data set from arrays in memory.
+
+    Args:
+        modalities: for each modality an array with one row per sample, or a list. An all-NaN row or None is an
+            absent modality. Lists of arrays of different lengths are sequences, lists of text are characters.
+        target: one label, number, row of labels or label map per sample; None when it is not known.
+        present: presence as booleans ``(N, M)``, a mapping from modality to ``(N,)``, a frame with a column per
+            modality, or a presence table. Rows marked absent are never read, whatever they hold.
+        ids: one id per sample, unique; the row number when left out.
+        groups: samples of one group are never split between train and test.
+        subgroups: attributes to report results by.
+        task: ``"classification"``, ``"multilabel"``, ``"regression"``, ``"segmentation"`` or a task object; inferred
+            from the target when left out.
+        kinds: overrides the kind that is inferred from a modality's shape.
+        name: what to call the data in reports.
+        keep_empty: keep samples that have nothing, as prediction does; otherwise they are left out and counted.
+
+    Raises:
+        DataError: unequal lengths, duplicate ids, NaN inside a present row, an unknown modality in ``present`` or
+            ``kinds``, or a target that does not fit the task.
+    """
+    if not modalities:
+        raise DataError("Expected at least one modality, got none.")
+    names = tuple(str(key) for key in modalities)
+    for key in kinds or {}:
+        if key not in names:
+            raise DataError(f"kinds: unknown modality {key!r}.{did_you_mean(key, names)}")
+    count = _common_length(modalities, target)
+    sample_ids = _unique_ids(ids, count)
+    table = _presence_by_name(present, names, count, sample_ids)
+    columns = {}
+    for key, values in modalities.items():
+        given = None if table is None or str(key) not in table else table[str(key)]
+        columns[str(key)] = column_from_values(str(key), values, given, (kinds or {}).get(str(key)))
+    resolved: Task | None = None
+    encoded = None
+    if target is not None:
+        resolved = infer_task(target, task)
+        encoded = resolved.encode(target)
+    elif isinstance(task, Task):
+        resolved = task
+    for label, extra in (("groups", groups), ("subgroups", subgroups)):
+        if extra is not None and len(pd.DataFrame(extra)) != count:
+            raise DataError(
+                f"{label}: expected {count} rows, one per sample, got {len(pd.DataFrame(extra))}."
+            )
+    data = MultimodalDataset(
+        columns,
+        encoded,
+        resolved,
+        sample_ids,
+        None if groups is None else np.asarray(groups).astype(str),
+        None if subgroups is None else pd.DataFrame(subgroups).reset_index(drop=True),
+        name=name,
+    )
+    return data if keep_empty else data._without_empty()
+
+
+def _common_length(modalities: Mapping[str, Any], target: Any) -> int:
+    lengths = {str(name): len(values) for name, values in modalities.items()}
+    if target is not None:
+        lengths["the target"] = len(target)
+    if len(set(lengths.values())) > 1:
+        listing = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise DataError(
+            f"Expected the same number of rows everywhere, got {listing}. Use None for absent values."
+        )
+    count = next(iter(lengths.values()))
+    if count == 0:
+        raise DataError("Expected at least one sample, got 0 rows.")
+    return count
+
+
+def _unique_ids(ids: Sequence[Any] | None, count: int) -> np.ndarray:
+    if ids is None:
+        return np.arange(count).astype(str).astype(object)
+    values = np.asarray([str(value) for value in ids], dtype=object)
+    if len(values) != count:
+        raise DataError(f"ids: expected {count}, one per sample, got {len(values)}.")
+    repeated = pd.Index(values).duplicated()
+    if repeated.any():
+        raise DataError(
+            f"ids: expected unique ids, got {int(repeated.sum())} repeats, the first is {values[repeated][0]!r}. "
+            "Give groups= for several samples of one subject."
+        )
+    return values
+
+
+def _presence_by_name(
+    present: Any, names: Sequence[str], count: int, ids: np.ndarray
+) -> dict[str, np.ndarray] | None:
+    if present is None:
+        return None
+    if hasattr(present, "align"):
+        present = dict(zip(names, np.asarray(present.align(ids, names)).T))
+    if isinstance(present, (pd.DataFrame, Mapping)):
+        table = {str(key): np.asarray(present[key]) for key in present}
+    else:
+        array = np.asarray(present)
+        if array.shape != (count, len(names)):
+            raise DataError(f"present: expected shape {(count, len(names))}, got {array.shape}.")
+        table = dict(zip(names, array.T))
+    for key, column in table.items():
+        if key not in names:
+            raise DataError(f"present: unknown modality {key!r}.{did_you_mean(key, names)}")
+        if len(column) != count:
+            raise DataError(f"present: modality {key!r} has {len(column)} rows, expected {count}.")
+        if not np.isin(column, (0, 1)).all():
+            raise DataError(f"present: modality {key!r} holds something other than True and False.")
+        table[key] = column.astype(bool)
+    return table

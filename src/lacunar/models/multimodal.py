@@ -1,0 +1,239 @@
+"""Encoders, completion, fusion and head as one model that predicts from every subset of modalities."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lacunar.data.batch import Batch
+from lacunar.errors import ConfigError, DataError
+from lacunar.lattice import Lattice, Pairs
+from lacunar.tasks import Task
+
+__all__ = ["Features", "MultimodalModel", "SubsetOutput"]
+
+
+@dataclass
+class Features:
+    """What the encoders made of a batch.
+
+    Attributes:
+        h: features, exact zeros where a modality is absent, shape ``(B, M, C, *spatial)``.
+        present: presence, boolean, shape ``(B, M)``.
+    """
+
+    h: Tensor
+    present: Tensor
+
+
+@dataclass
+class SubsetOutput:
+    """What the model says of P (sample, subset) pairs.
+
+    Attributes:
+        pairs: which samples and which subsets.
+        output: raw output of the head, shape ``(P, n_outputs, ...)``.
+        completed: features after completion, shape ``(P, M, C, *spatial)``.
+        fused: input of the head, shape ``(P, F, *spatial)``.
+    """
+
+    pairs: Pairs
+    output: Tensor
+    completed: Tensor
+    fused: Tensor
+
+
+class MultimodalModel(nn.Module):
+    """One model for every subset: encoders, completion, fusion and head (Eq. 2 and 15 of MCE).
+
+    Each encoder sees only the rows that have its modality. Its features are placed among exact zeros; every subset
+    of what a sample has is then completed, fused and decoded from that single encoder pass.
+
+    Args:
+        encoders: for each modality, in lattice order, a module from ``(n, ...)`` to ``(n, C, *spatial)``. An encoder
+            whose ``forward`` takes a second argument is given the lengths of its sequences.
+        completion: a module from features ``(P, M, C, *spatial)`` and presence ``(P, M)`` to refined features of
+            the same shape; None passes the features on as they are.
+        fusion: a module from features and presence to ``(P, F, *spatial)``.
+        head: a module from ``(P, F, *spatial)`` to ``(P, n_outputs, ...)``.
+        task: what the output means; set by :func:`lacunar.fit` from the data when left out.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, nn.Module],
+        completion: nn.Module | None,
+        fusion: nn.Module,
+        head: nn.Module,
+        task: Task | None = None,
+    ):
+        super().__init__()
+        if not encoders:
+            raise ConfigError("MultimodalModel: expected an encoder for each modality, got none.")
+        self.lattice = Lattice(tuple(encoders))
+        # ModuleDict refuses names with dots and names of its own methods, which data columns may well have.
+        self.encoders = nn.ModuleList(encoders.values())
+        self.completion, self.fusion, self.head = completion, fusion, head
+        self.task = task
+        for part in (completion, fusion):
+            if hasattr(part, "bind"):
+                part.bind(self.names)
+        self._takes_lengths = [
+            len(inspect.signature(encoder.forward).parameters) > 1 for encoder in self.encoders
+        ]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Modality names in lattice order."""
+        return self.lattice.names
+
+    def encoder(self, name: str) -> nn.Module:
+        """The encoder of one modality."""
+        return self.encoders[self.names.index(name)]
+
+    def encode(self, batch: Batch) -> Features:
+        """Encode what is there, once.
+
+        Raises:
+            DataError: when the batch has other modalities than the model, or encoders disagree on their shapes.
+        """
+        if batch.names != self.names:
+            raise DataError(
+                f"The model was built for the modalities {self.names}, the batch has {batch.names}."
+            )
+        encoded = []
+        for name, encoder, takes_lengths in zip(self.names, self.encoders, self._takes_lengths):
+            rows = batch.inputs[name]
+            if takes_lengths and name in batch.lengths:
+                encoded.append(encoder(rows, batch.lengths[name]))
+            else:
+                encoded.append(encoder(rows))
+        shapes = {name: tuple(rows.shape[1:]) for name, rows in zip(self.names, encoded)}
+        if len(set(shapes.values())) > 1:
+            raise ConfigError(f"Encoders must agree on the shape of a sample's features, got {shapes}.")
+        size, count = len(batch), len(self.names)
+        cells = torch.cat([batch.rows(name) * count + m for m, name in enumerate(self.names)])
+        rows = torch.cat(encoded)
+        h = rows.new_zeros(size * count, *rows.shape[1:]).index_copy(0, cells, rows)
+        return Features(h.view(size, count, *rows.shape[1:]), batch.present)
+
+    def complete(self, tokens: Tensor, chosen: Tensor) -> Tensor:
+        """Refine features and fill what is absent from what is there (Eq. 15).
+
+        Args:
+            tokens: features with zeros outside ``chosen``, shape ``(P, M, C, *spatial)``.
+            chosen: which modalities may be used, boolean, shape ``(P, M)``.
+        """
+        return tokens if self.completion is None else self.completion(tokens, chosen)
+
+    def decode(self, features: Features, pairs: Pairs) -> SubsetOutput:
+        """Completion, fusion and head for (sample, subset) pairs, in one call."""
+        chosen = self.lattice.decode(pairs.codes)
+        tokens = features.h[pairs.rows]
+        outside = ~chosen.view(*chosen.shape, *[1] * (tokens.ndim - 2))
+        completed = self.complete(tokens.masked_fill(outside, 0.0), chosen)
+        # After completion every token carries something; without it only the chosen ones do.
+        usable = chosen if self.completion is None else torch.ones_like(chosen)
+        fused = self.fusion(completed, usable)
+        return SubsetOutput(pairs, self.head(fused), completed, fused)
+
+    def read(
+        self,
+        features: Features,
+        pairs: Pairs,
+        extract: Callable[[SubsetOutput], tuple[Tensor, ...]],
+        chunk: int | None = None,
+    ) -> tuple[Tensor, ...]:
+        """What ``extract`` takes from the output of each pair, with at most ``chunk`` pairs in memory at a time.
+
+        When gradients are needed a chunk is computed again in the backward pass instead of being kept, so the peak
+        is that of one chunk and of what ``extract`` returns.
+
+        Args:
+            features: of a batch.
+            pairs: the (sample, subset) pairs, P of them.
+            extract: from a :class:`SubsetOutput` to tensors with one row per pair.
+            chunk: pairs at a time; None takes all at once.
+        """
+        total = len(pairs.rows)
+        if chunk is None or total <= chunk:
+            return extract(self.decode(features, pairs))
+
+        def part(h: Tensor, rows: Tensor, codes: Tensor) -> tuple[Tensor, ...]:
+            return extract(self.decode(Features(h, features.present), Pairs(rows, codes)))
+
+        parts = []
+        for start in range(0, total, chunk):
+            rows, codes = pairs.rows[start : start + chunk], pairs.codes[start : start + chunk]
+            if torch.is_grad_enabled():
+                parts.append(checkpoint(part, features.h, rows, codes, use_reentrant=False))
+            else:
+                parts.append(part(features.h, rows, codes))
+        return tuple(torch.cat(pieces) for pieces in zip(*parts))
+
+    def predict(self, features: Features, pairs: Pairs, chunk: int | None = None) -> Tensor:
+        """Raw outputs ``(P, n_outputs, ...)`` of (sample, subset) pairs from features that are already there."""
+        return self.read(features, pairs, lambda result: (result.output,), chunk)[0]
+
+    def predict_pairs(self, batch: Batch, pairs: Pairs, chunk: int | None = None) -> Tensor:
+        """Raw outputs ``(P, n_outputs, ...)`` of (sample, subset) pairs of a batch."""
+        return self.predict(self.encode(batch), pairs, chunk)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Raw outputs ``(B, n_outputs, ...)`` from everything that each sample has.
+
+        Raises:
+            DataError: when a sample has nothing.
+        """
+        return self.predict(self.encode(batch), available_pairs(self.lattice, batch))
+
+    def pairs_within(self, features: Features, megabytes: float) -> int:
+        """How many pairs at a time keep what a chunk needs within a memory bound.
+
+        Counts the bytes of every tensor that one small chunk makes, its backward pass included.
+        """
+        probe = min(4, len(features.h))
+        rows = torch.arange(probe, device=features.h.device)
+        codes = self.lattice.encode(features.present[:probe])
+        counted: dict[int, int] = {}
+
+        def count(tensor: Tensor) -> Tensor:
+            counted[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        parameters = {parameter.data_ptr() for parameter in self.parameters()}
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            self.decode(Features(features.h[:probe].detach(), features.present[:probe]), Pairs(rows, codes))
+        saved = sum(size for pointer, size in counted.items() if pointer not in parameters)
+        return max(1, int(megabytes * 2**20 * probe / max(saved, 1)))
+
+    def named_encoders(self) -> Iterable[tuple[str, nn.Module]]:
+        """Pairs of modality name and encoder, in lattice order."""
+        return zip(self.names, self.encoders)
+
+    def configuration(self) -> dict[str, Any]:
+        """The parts by name, as :func:`lacunar.save` writes them and the constructor takes them."""
+        parts = {"encoders": dict(self.named_encoders()), "completion": self.completion}
+        return {**parts, "fusion": self.fusion, "head": self.head, "task": self.task}
+
+
+def available_pairs(lattice: Lattice, batch: Batch) -> Pairs:
+    """Each sample of a batch with everything it has, one pair per sample.
+
+    Raises:
+        DataError: when a sample has nothing.
+    """
+    codes = lattice.encode(batch.present)
+    if (codes == 0).any():
+        row = int(batch.index[codes == 0][0])
+        raise DataError(
+            f"Sample {row} has none of the modalities {lattice.names}: there is nothing to predict from. "
+            "Leave it out, or use lacunar.predict, which gives such samples the prior and says so."
+        )
+    return Pairs(torch.arange(len(batch), device=batch.device), codes)

@@ -1,0 +1,127 @@
+"""What every training method is: named loss terms from a model and a batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lacunar.data.batch import Batch
+from lacunar.data.dataset import MultimodalDataset
+from lacunar.errors import ConfigError, DataError
+from lacunar.models.multimodal import MultimodalModel
+from lacunar.parallel import total, world_size
+from lacunar.tasks import Task
+
+if TYPE_CHECKING:
+    from lacunar.models.references import References
+
+__all__ = ["Objective", "batch_mean"]
+
+
+def batch_mean(values: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean over the global batch; 0, with a zero gradient, over nothing.
+
+    Under distributed training the sum of this process is divided by the count of all processes and multiplied by
+    their number, so that the averaged gradients are those of one process with the whole batch.
+
+    Args:
+        values: one value per row, shape ``(n,)``.
+        weight: what each row counts, shape ``(n,)``; 1 when left out.
+    """
+    count = total(values.new_tensor(float(len(values))) if weight is None else weight.sum())
+    summed = values.sum() if weight is None else (values * weight).sum()
+    return summed * world_size() / count.clamp(min=torch.finfo(values.dtype).tiny)
+
+
+class Objective(nn.Module):
+    """A training method.
+
+    ``setup`` learns what it must from the training data, ``forward`` turns a batch into named loss terms, already
+    weighted, whose sum is the loss. All state lives in parameters, buffers and submodules, so that a checkpoint
+    holds it. A new method is a subclass in a file of its own.
+
+    Args:
+        label_smoothing: how much of the target is spread over all classes, in classification.
+
+    Attributes:
+        diagnostics: what the last batch showed, by name: tensors of shape ``(M,)`` or scalars, without gradient.
+    """
+
+    #: Whether the method is defined only when every training sample has every modality.
+    requires_complete_training_data: ClassVar[bool] = False
+    #: Kinds of task that the method is defined for.
+    task_kinds: ClassVar[frozenset[str]] = frozenset(
+        {"classification", "multilabel", "regression", "segmentation"}
+    )
+
+    def __init__(self, label_smoothing: float = 0.0):
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"label_smoothing: expected a number in [0, 1), got {label_smoothing}.")
+        self.label_smoothing = label_smoothing
+        self.diagnostics: dict[str, Tensor] = {}
+        self.task: Task | None = None
+
+    @property
+    def needs_references(self) -> bool:
+        """Whether frozen single-modality models must be given before training starts."""
+        return False
+
+    def use_references(self, references: References) -> None:
+        """Take the frozen single-modality models that the method needs."""
+        raise ConfigError(f"{type(self).__name__} uses no references.")
+
+    def setup(self, model: MultimodalModel, data: MultimodalDataset) -> None:
+        """Learn facts of the training data and create what the method owns.
+
+        Raises:
+            ConfigError: when the method is not defined for this task or for incomplete training data.
+            DataError: when the data have no target.
+        """
+        name = type(self).__name__
+        if data.target is None or data.task is None:
+            raise DataError(f"{name}: training needs a target, and {data.name!r} has none.")
+        if data.task.kind not in self.task_kinds:
+            raise ConfigError(f"{name} is defined for {sorted(self.task_kinds)}, not for {data.task.kind}.")
+        if self.requires_complete_training_data and not bool(data.present.all()):
+            absent = int((~data.present.all(1)).sum())
+            raise ConfigError(
+                f"{name} needs complete training data; {absent} of {len(data)} samples lack a modality."
+            )
+        self.task = data.task
+        if model.task is None:
+            model.task = data.task
+
+    def forward(self, model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
+        """Loss terms of a batch, each a scalar; their sum is what is minimised."""
+        raise TypeError(f"{type(self).__name__} defines no forward(model, batch).")
+
+    def build(self, model: nn.Module) -> nn.Module:
+        """The model that predicts; differs from ``model`` when the method adds modules to it."""
+        return model
+
+    def training_set(self, data: MultimodalDataset, epoch: int) -> MultimodalDataset:
+        """The samples of one epoch."""
+        return data
+
+    def on_epoch_start(self, model: MultimodalModel, data: MultimodalDataset, epoch: int) -> None:
+        """Called before each epoch."""
+
+    def on_epoch_end(self, model: MultimodalModel, data: MultimodalDataset, epoch: int) -> None:
+        """Called after each epoch."""
+
+    def after_backward(self, model: MultimodalModel) -> None:
+        """Called when gradients are there and before the optimiser moves."""
+
+    def losses(self, output: Tensor, target: Tensor) -> Tensor:
+        """Task loss of each row, shape ``(n,)``."""
+        if self.task is None:
+            raise ConfigError(f"{type(self).__name__}: call setup(model, data) before the first batch.")
+        return self.task.loss(output, target, smoothing=self.label_smoothing)
+
+    def _target(self, batch: Batch) -> Tensor:
+        if batch.target is None:
+            raise DataError("Training needs a target, and this batch has none.")
+        return batch.target
