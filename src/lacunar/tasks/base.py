@@ -128,7 +128,7 @@ def to_plain(label: Any) -> Any:
     """A label as a plain Python value that JSON can hold; floats that are whole numbers become integers."""
     if isinstance(label, (np.generic, Tensor)):
         label = label.item()
-    if isinstance(label, bool) or isinstance(label, (int, str)):
+    if isinstance(label, (bool, int, str)):
         return label
     if isinstance(label, float):
         return int(label) if label.is_integer() else label

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.tasks.base import Task, as_array, to_plain
@@ -82,7 +82,7 @@ class Classification(Task):
     def loss(self, output: Tensor, target: Tensor, smoothing: float | None = None) -> Tensor:
         """Cross-entropy of each sample, in nats."""
         smoothing = self.label_smoothing if smoothing is None else smoothing
-        loss = F.cross_entropy(output.float(), target, reduction="none", label_smoothing=smoothing)
+        loss = functional.cross_entropy(output.float(), target, reduction="none", label_smoothing=smoothing)
         return loss * self.class_weights.to(loss.device)[target] if self.balanced else loss
 
     def score(self, output: Tensor, target: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from lacunar.errors import DataError, did_you_mean
 from lacunar.tasks.base import Task, as_array, to_plain
@@ -73,7 +73,7 @@ class MultiLabel(Task):
         """Binary cross-entropy of each sample, averaged over its labels, in nats."""
         smoothing = self.label_smoothing if smoothing is None else smoothing
         soft = target.float() * (1 - smoothing) + smoothing / 2
-        return F.binary_cross_entropy_with_logits(output.float(), soft, reduction="none").mean(dim=1)
+        return functional.binary_cross_entropy_with_logits(output.float(), soft, reduction="none").mean(dim=1)
 
     def score(self, output: Tensor, target: Tensor) -> Tensor:
         """Share of the labels on whose right side the probability of one half lies."""
@@ -87,7 +87,7 @@ class MultiLabel(Task):
         return output.float().sigmoid()
 
     def log_probabilities(self, output: Tensor) -> Tensor:
-        return F.logsigmoid(output.float())
+        return functional.logsigmoid(output.float())
 
     def from_probabilities(self, probabilities: Tensor) -> Tensor:
         return probabilities.logit(eps=1e-7)

@@ -51,8 +51,8 @@ class Regression(Task):
             return self.given_tolerance
         if self.std is None:
             raise ConfigError(
-                "The score of a regression needs a tolerance: give Regression(tolerance=...) in the units of the target, "
-                "or call task.fit(train.target) to use half a standard deviation."
+                "The score of a regression needs a tolerance: give Regression(tolerance=...) in the units of the "
+                "target, or call task.fit(train.target) to use half a standard deviation."
             )
         return self.default_tolerance * self.std
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.tasks.base import Task, as_array, to_plain
@@ -85,7 +85,7 @@ class Segmentation(Task):
     def loss(self, output: Tensor, target: Tensor, smoothing: float | None = None) -> Tensor:
         """Cross-entropy of each sample averaged over its voxels, in nats, plus the weighted soft Dice loss."""
         smoothing = self.label_smoothing if smoothing is None else smoothing
-        entropy = F.cross_entropy(output.float(), target, reduction="none", label_smoothing=smoothing)
+        entropy = functional.cross_entropy(output.float(), target, reduction="none", label_smoothing=smoothing)
         loss = entropy.flatten(1).mean(dim=1)
         return loss + self.dice_loss * self._soft_dice_loss(output, target) if self.dice_loss else loss
 
