@@ -27,11 +27,13 @@ class Task(ABC):
         kind: ``"classification"``, ``"multilabel"``, ``"regression"`` or ``"segmentation"``.
         n_outputs: size of the head's output: classes, labels, numbers or channels.
         score_name: name of the score in tables and figures.
+        prior: :meth:`baseline` of the train split, None before :meth:`fit`.
     """
 
     kind: ClassVar[str]
     n_outputs: int
     score_name: str
+    prior: Tensor | None = None
 
     @abstractmethod
     def encode(self, target: Any) -> Tensor:
@@ -107,6 +109,7 @@ class Task(ABC):
         Changes the task in place and returns it; a second call replaces what the first took. Data sets share their
         task, so whoever fits it to one of several splits of the same data fits a :meth:`copy`.
         """
+        self.prior = self.baseline(target.detach().cpu())
         return self
 
     def copy(self) -> Task:
@@ -117,6 +120,9 @@ class Task(ABC):
         """A constant output, as :meth:`baseline` gives it, repeated for every sample of ``target``."""
         spatial = target.shape[1:] if baseline.ndim > 1 else ()
         return baseline.to(target.device).expand(len(target), self.n_outputs, *spatial)
+
+    def _prior_config(self) -> list | None:
+        return None if self.prior is None else self.prior.tolist()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Task) and self.to_config() == other.to_config()

@@ -115,6 +115,7 @@ class Classification(Task):
                 f"{', '.join(map(repr, absent))}. Split by class, or leave these samples out of the data."
             )
         self.class_counts = counts
+        super().fit(target)
         return self
 
     @property
@@ -146,6 +147,7 @@ class Classification(Task):
             "label_smoothing": self.label_smoothing,
             "balanced": self.balanced,
             "class_counts": None if self.class_counts is None else self.class_counts.tolist(),
+            "prior": self._prior_config(),
         }
 
     def __str__(self) -> str:

@@ -125,23 +125,30 @@ _BUILD: dict[str, Callable[[Any, np.ndarray], Task]] = {
 
 
 def task_from_config(config: dict[str, Any]) -> Task:
-    """The task that ``task.to_config()`` described."""
+    """The task that ``task.to_config()`` described.
+
+    Raises:
+        ConfigError: the kind of task is unknown.
+    """
     kind = config.get("kind")
+    task: Task
     if kind == "classification":
         task = Classification(config["classes"], config["label_smoothing"], config["balanced"])
-        counts = config["class_counts"]
-        task.class_counts = None if counts is None else torch.tensor(counts, dtype=torch.int64)
-        return task
-    if kind == "multilabel":
-        labels = MultiLabel(config["labels"], config["label_smoothing"])
-        labels.positives = None if config["positives"] is None else torch.tensor(config["positives"])
-        labels.count = config["count"]
-        return labels
-    if kind == "regression":
-        numbers = Regression(config["n_outputs"], config["tolerance"])
-        for name in ("mean", "std"):
-            setattr(numbers, name, None if config[name] is None else torch.tensor(config[name]))
-        return numbers
-    if kind == "segmentation":
-        return Segmentation(**{name: value for name, value in config.items() if name != "kind"})
-    raise ConfigError(f"Unknown task {kind!r} in a configuration.{did_you_mean(kind, _BUILD)}")
+        task.class_counts = _tensor(config["class_counts"])
+    elif kind == "multilabel":
+        task = MultiLabel(config["labels"], config["label_smoothing"])
+        task.positives, task.count = _tensor(config["positives"]), config["count"]
+    elif kind == "regression":
+        task = Regression(config["n_outputs"], config["tolerance"])
+        task.mean, task.std = _tensor(config["mean"]), _tensor(config["std"])
+    elif kind == "segmentation":
+        options = ("classes", "regions", "score", "dice_loss", "label_smoothing")
+        task = Segmentation(**{name: config[name] for name in options})
+    else:
+        raise ConfigError(f"Unknown task {kind!r} in a configuration.{did_you_mean(kind, _BUILD)}")
+    task.prior = _tensor(config["prior"])
+    return task
+
+
+def _tensor(values: list | None) -> torch.Tensor | None:
+    return None if values is None else torch.tensor(values)

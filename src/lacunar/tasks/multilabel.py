@@ -94,6 +94,7 @@ class MultiLabel(Task):
 
     def fit(self, target: Tensor) -> MultiLabel:
         self.positives, self.count = target.sum(dim=0).cpu(), len(target)
+        super().fit(target)
         return self
 
     @property
@@ -121,6 +122,7 @@ class MultiLabel(Task):
             "label_smoothing": self.label_smoothing,
             "positives": None if self.positives is None else self.positives.tolist(),
             "count": self.count,
+            "prior": self._prior_config(),
         }
 
     def __str__(self) -> str:

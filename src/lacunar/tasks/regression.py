@@ -109,6 +109,7 @@ class Regression(Task):
         std = columns.std(dim=0, correction=0)
         self.mean = columns.mean(dim=0).float()
         self.std = torch.where(std > 0, std, torch.ones_like(std)).float()
+        super().fit(target)
         return self
 
     def baseline(self, target: Tensor) -> Tensor:
@@ -129,6 +130,7 @@ class Regression(Task):
             "tolerance": plain(self.given_tolerance),
             "mean": plain(self.mean),
             "std": plain(self.std),
+            "prior": self._prior_config(),
         }
 
     def _error(self, output: Tensor, target: Tensor) -> Tensor:

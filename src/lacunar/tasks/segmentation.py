@@ -134,6 +134,7 @@ class Segmentation(Task):
             "score": self.score_name,
             "dice_loss": self.dice_loss,
             "label_smoothing": self.label_smoothing,
+            "prior": self._prior_config(),
         }
 
     def _in_region(self, labels: Tensor) -> Tensor:
