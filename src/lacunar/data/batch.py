@@ -68,13 +68,9 @@ class Batch:
             for name in kept:
                 if name not in self.inputs:
                     raise DataError(f"Unknown modality {name!r}.{did_you_mean(name, self.names)}")
-            keep = torch.tensor([name in kept for name in self.names], device=self.device).expand_as(
-                self.present
-            )
+            keep = torch.tensor([name in kept for name in self.names], device=self.device).expand_as(self.present)
         elif keep.shape != self.present.shape:
-            raise DataError(
-                f"Expected presence of shape {tuple(self.present.shape)}, got {tuple(keep.shape)}."
-            )
+            raise DataError(f"Expected presence of shape {tuple(self.present.shape)}, got {tuple(keep.shape)}.")
         present = self.present & keep.to(self.device)
         inputs, lengths = {}, {}
         for m, (name, rows) in enumerate(self.inputs.items()):
@@ -109,9 +105,7 @@ def _concatenate_padded(parts: Sequence[Tensor]) -> Tensor:
     for part in parts:
         missing = longest - part.shape[1]
         padded.append(
-            torch.cat([part, part.new_zeros(part.shape[0], missing, *part.shape[2:])], dim=1)
-            if missing
-            else part
+            torch.cat([part, part.new_zeros(part.shape[0], missing, *part.shape[2:])], dim=1) if missing else part
         )
     return torch.cat(padded)
 
@@ -125,9 +119,7 @@ def collate(samples: Batch | Sequence[Batch]) -> Batch:
         return samples
     first = samples[0]
     if any(sample.names != first.names for sample in samples):
-        raise DataError(
-            f"Expected batches of the modalities {first.names}, got {[s.names for s in samples]}."
-        )
+        raise DataError(f"Expected batches of the modalities {first.names}, got {[s.names for s in samples]}.")
     join = {name: _concatenate_padded if name in first.lengths else torch.cat for name in first.names}
     known = [sample.target for sample in samples if sample.target is not None]
     return Batch(

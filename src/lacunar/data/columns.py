@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -30,6 +31,9 @@ class Column(ABC):
 
     def __init__(self, name: str, kind: str, position: Tensor):
         self.name, self.kind, self.position = name, kind, position
+
+    def __len__(self) -> int:
+        return len(self.position)
 
     @property
     def present(self) -> Tensor:
@@ -94,27 +98,37 @@ class DenseColumn(Column):
 class RaggedColumn(Column):
     """Sequences of different lengths, in memory, padded only inside a batch."""
 
-    def __init__(self, name: str, kind: str, position: Tensor, values: Sequence[Tensor | None]):
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        position: Tensor,
+        values: Sequence[Tensor | None],
+        shape: tuple[int, ...] | None = None,
+    ):
         super().__init__(name, kind, position)
         self.values = values
+        if shape is None:
+            first = next((value for value in values if value is not None), None)
+            shape = () if first is None else tuple(first.shape[1:])
+        self._shape = shape
 
     @property
     def shape(self) -> tuple[int, ...]:
-        first = next((value for value in self.values if value is not None), None)
-        return () if first is None else tuple(first.shape[1:])
+        return self._shape
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         return _pad([self.values[i] for i in self.position[rows].tolist()], self.shape, self.kind)
 
     def _like(self, position: Tensor) -> RaggedColumn:
-        return RaggedColumn(self.name, self.kind, position, self.values)
+        return RaggedColumn(self.name, self.kind, position, self.values, self._shape)
 
     def hide(self, keep: Tensor) -> RaggedColumn:
         position = torch.where(keep, self.position, -1)
         stays = set(position[position >= 0].tolist())
-        return RaggedColumn(
-            self.name, self.kind, position, [v if i in stays else None for i, v in enumerate(self.values)]
-        )
+        # The hidden values leave the store; the shape outlives the last of them.
+        values = [value if i in stays else None for i, value in enumerate(self.values)]
+        return RaggedColumn(self.name, self.kind, position, values, self._shape)
 
 
 class FileColumn(Column):
@@ -161,7 +175,11 @@ class FileColumn(Column):
 
     def hide(self, keep: Tensor) -> FileColumn:
         self.shape  # noqa: B018  the shape outlives the file that told it
-        return self._like(torch.where(keep, self.position, -1))
+        position = torch.where(keep, self.position, -1)
+        stays = set(position[position >= 0].tolist())
+        column = self._like(position)
+        column.paths = [path if i in stays else None for i, path in enumerate(self.paths)]
+        return column
 
 
 def _pad(values: Sequence[Any], shape: tuple[int, ...], kind: str) -> tuple[Tensor, Tensor]:
@@ -182,30 +200,29 @@ def column_from_values(name: str, values: Any, present: np.ndarray | None, kind:
     """
     if kind is not None and kind not in KINDS:
         raise DataError(f"Modality {name!r}: unknown kind {kind!r}; expected one of {', '.join(KINDS)}.")
+    if isinstance(values, Column):
+        return values if present is None else values.hide(torch.from_numpy(present))
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     if hasattr(values, "to_numpy"):
-        values = values.to_numpy()
+        values = _from_pandas(values)
     if not isinstance(values, np.ndarray) or values.dtype == object:
         if isinstance(values, np.ndarray) and values.ndim > 1:
-            raise DataError(
-                f"Modality {name!r}: expected numbers, got an array of Python objects ({values.shape})."
-            )
+            raise DataError(f"Modality {name!r}: expected numbers, got an array of Python objects ({values.shape}).")
         return _column_from_list(name, list(values), present, kind)
     if values.dtype.kind in "US":
-        return _column_from_list(name, [str(v) if v else None for v in values], present, kind)
+        return _column_from_list(name, [str(value) for value in values.tolist()], present, kind)
     if values.dtype.kind not in "fiub":
         raise DataError(f"Modality {name!r}: expected numbers, got an array of {values.dtype}.")
     if values.ndim == 0:
         raise DataError(f"Modality {name!r}: expected one row per sample, got a single number.")
     if values.ndim == 1:
         values = values[:, None]
-    flat = values.reshape(len(values), -1)
-    nothing = (
-        np.isnan(flat).all(axis=1)
-        if values.dtype.kind == "f" and flat.shape[1]
-        else np.zeros(len(values), bool)
-    )
+    width = int(np.prod(values.shape[1:]))
+    if width == 0:
+        raise DataError(f"Modality {name!r}: expected at least one value a sample, got shape {values.shape[1:]}.")
+    flat = values.reshape(len(values), width)
+    nothing = np.isnan(flat).all(axis=1) if values.dtype.kind == "f" else np.zeros(len(values), bool)
     observed = ~nothing if present is None else present
     contradiction = observed & nothing
     if contradiction.any():
@@ -216,19 +233,20 @@ def column_from_values(name: str, values: Any, present: np.ndarray | None, kind:
         )
     stored = values[observed]
     if values.dtype.kind == "f":
-        _refuse_partial_nan(name, stored.reshape(len(stored), flat.shape[1]), np.flatnonzero(observed))
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+            stored = stored.astype(np.float32)
+        _refuse_partial_nan(name, stored.reshape(len(stored), width), np.flatnonzero(observed))
     kind = kind or _infer_kind(values.shape[1:])
     stored = _with_channel(name, stored, kind)
-    tensor = torch.as_tensor(
-        np.ascontiguousarray(stored), dtype=torch.int64 if kind == "tokens" else torch.float32
-    )
+    tensor = torch.as_tensor(np.ascontiguousarray(stored), dtype=torch.int64 if kind == "tokens" else torch.float32)
     position = torch.full((len(values),), -1, dtype=torch.int64)
     position[torch.from_numpy(observed)] = torch.arange(len(tensor))
     return DenseColumn(name, kind, position, tensor)
 
 
 def _column_from_list(name: str, values: list, present: np.ndarray | None, kind: str | None) -> Column:
-    absent = [value is None or (isinstance(value, float) and np.isnan(value)) for value in values]
+    # An empty text is an empty cell, unless a presence table says that something was written there.
+    absent = [_is_nothing(value) or (present is None and isinstance(value, str) and not value) for value in values]
     arrays: list[np.ndarray | None] = []
     for row, (value, missing) in enumerate(zip(values, absent)):
         if missing or (present is not None and not present[row]):
@@ -236,25 +254,23 @@ def _column_from_list(name: str, values: list, present: np.ndarray | None, kind:
         elif isinstance(value, str):
             arrays.append(np.frombuffer(value.encode("utf-8") or b"\0", dtype=np.uint8).astype(np.int64))
         else:
-            array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+            array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
             if array.dtype.kind not in "fiub":
                 raise DataError(
                     f"Modality {name!r}, row {row}: expected numbers, text or None, got {type(value).__name__}."
                 )
             arrays.append(None if array.dtype.kind == "f" and array.size and np.isnan(array).all() else array)
         if present is not None and present[row] and arrays[-1] is None:
-            raise DataError(
-                f"Modality {name!r}, row {row}: the presence table says present, but the value is absent."
-            )
+            raise DataError(f"Modality {name!r}, row {row}: the presence table says present, but the value is absent.")
     real = [array for array in arrays if array is not None]
     text = any(isinstance(value, str) for value in values)
     shapes = {array.shape for array in real}
     if not text and len(shapes) <= 1 and kind not in ("sequence", "tokens"):
         shape = next(iter(shapes), (1,))
         dense = np.full((len(values), *shape), np.nan, dtype=np.float64)
-        for row, array in enumerate(arrays):
-            if array is not None:
-                dense[row] = array
+        for row, filled in enumerate(arrays):
+            if filled is not None:
+                dense[row] = filled
         return column_from_values(name, dense, np.array([a is not None for a in arrays]), kind)
     trailing = {array.shape[1:] for array in real}
     if any(array.ndim == 0 for array in real) or len(trailing) > 1:
@@ -267,26 +283,37 @@ def _column_from_list(name: str, values: list, present: np.ndarray | None, kind:
         integers = all(array.dtype.kind in "iu" for array in real)
         kind = "tokens" if text or (integers and trailing <= {()}) else "sequence"
     if kind not in ("sequence", "tokens"):
-        raise DataError(
-            f"Modality {name!r}: the rows have different lengths, which kind {kind!r} cannot hold."
-        )
+        raise DataError(f"Modality {name!r}: the rows have different lengths, which kind {kind!r} cannot hold.")
     rows: list[Tensor | None] = []
-    for row, array in enumerate(arrays):
-        if array is not None:
-            if len(array) == 0:
-                raise DataError(
-                    f"Modality {name!r}, row {row}: a sequence of 0 steps; give None if it is absent."
-                )
-            if array.dtype.kind == "f":
-                _refuse_partial_nan(name, array.reshape(1, -1), np.array([row]))
-            if kind == "sequence" and array.ndim == 1:
-                array = array[:, None]
-            array = torch.as_tensor(np.array(array), dtype=torch.int64 if kind == "tokens" else torch.float32)
-        rows.append(array)
-    position = torch.tensor(
-        [i if value is not None else -1 for i, value in enumerate(rows)], dtype=torch.int64
-    )
+    for row, steps in enumerate(arrays):
+        if steps is None:
+            rows.append(None)
+        else:
+            if len(steps) == 0:
+                raise DataError(f"Modality {name!r}, row {row}: a sequence of 0 steps; give None if it is absent.")
+            if steps.dtype.kind == "f":
+                _refuse_partial_nan(name, steps.reshape(1, -1), np.array([row]))
+            if kind == "sequence" and steps.ndim == 1:
+                steps = steps[:, None]
+            dtype = torch.int64 if kind == "tokens" else torch.float32
+            rows.append(torch.as_tensor(np.array(steps), dtype=dtype))
+    position = torch.tensor([i if value is not None else -1 for i, value in enumerate(rows)], dtype=torch.int64)
     return RaggedColumn(name, kind, position, rows)
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and bool(np.isnan(value)))
+
+
+def _from_pandas(values: Any) -> np.ndarray:
+    """Frames and series as an array; nullable and mixed numeric columns become floats with NaN."""
+    frame = values.to_frame() if isinstance(values, pd.Series) else values
+    if isinstance(frame, pd.DataFrame) and all(pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes):
+        array = np.column_stack(
+            [frame.iloc[:, i].to_numpy(dtype=float, na_value=np.nan) for i in range(frame.shape[1])]
+        )
+        return array[:, 0] if isinstance(values, pd.Series) else array
+    return values.to_numpy()
 
 
 def _refuse_partial_nan(name: str, stored: np.ndarray, rows: np.ndarray) -> None:

@@ -81,9 +81,7 @@ class MultimodalDataset(Dataset):
         """Shape of one sample of each modality; sequences without their number of steps."""
         ragged = ("sequence", "tokens")
         return {
-            name: getattr(column, "shape_without_steps", column.shape)
-            if column.kind in ragged
-            else column.shape
+            name: getattr(column, "shape_without_steps", column.shape) if column.kind in ragged else column.shape
             for name, column in self.columns.items()
         }
 
@@ -95,9 +93,7 @@ class MultimodalDataset(Dataset):
     @property
     def missing_rates(self) -> dict[str, float]:
         """Fraction of the samples in which each modality is absent."""
-        return {
-            name: 1 - float(count) / max(len(self), 1) for name, count in zip(self.names, self.availability)
-        }
+        return {name: 1 - float(count) / max(len(self), 1) for name, count in zip(self.names, self.availability)}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -121,9 +117,7 @@ class MultimodalDataset(Dataset):
         for start in range(0, len(self), batch_size):
             yield self.__getitems__(range(start, min(start + batch_size, len(self))))
 
-    def loader(
-        self, batch_size: int = 128, shuffle: bool = False, seed: int = 0, **options: Any
-    ) -> DataLoader:
+    def loader(self, batch_size: int = 128, shuffle: bool = False, seed: int = 0, **options: Any) -> DataLoader:
         """A DataLoader of packed batches; ``seed`` fixes the order when ``shuffle`` is set."""
         generator = torch.Generator().manual_seed(seed)
         return DataLoader(self, batch_size, shuffle, collate_fn=collate, generator=generator, **options)  # type: ignore[arg-type]
@@ -132,15 +126,19 @@ class MultimodalDataset(Dataset):
         """Some of the samples, by position or by a boolean table of length N."""
         chosen = torch.as_tensor(np.asarray(rows))
         if chosen.dtype == torch.bool:
+            if chosen.shape != (len(self),):
+                raise DataError(f"select: expected {len(self)} booleans, one per sample, got {tuple(chosen.shape)}.")
             chosen = chosen.nonzero().squeeze(1)
         chosen = chosen.to(torch.int64)
+        if len(chosen) and not -len(self) <= int(chosen.min()) <= int(chosen.max()) < len(self):
+            raise DataError(f"select: expected positions below {len(self)}, got {int(chosen.max())}.")
         picked = chosen.numpy()
         return self._copy(
             columns={name: column.select(chosen) for name, column in self.columns.items()},
             target=None if self.target is None else self.target[chosen],
             ids=self.ids[picked],
             groups=None if self.groups is None else self.groups[picked],
-            subgroups=None if self.subgroups is None else self.subgroups.iloc[picked],
+            subgroups=None if self.subgroups is None else self.subgroups.iloc[picked].reset_index(drop=True),
             row=self.row[chosen],
             dropped=0,
         )
@@ -155,16 +153,16 @@ class MultimodalDataset(Dataset):
         """The same samples with fewer cells: what the table marks absent is gone, and cannot be read back.
 
         Args:
-            present: a presence table keyed by sample id, or booleans of shape ``(N, M)`` in this order.
+            present: a presence table keyed by sample id, or booleans of shape ``(N, M)`` in this order. Samples that
+                are left with nothing are left out, unless the table says ``resolve_empty="keep"``.
         """
         table = present.align(self.ids, self.names) if hasattr(present, "align") else present
         keep = torch.as_tensor(np.asarray(table), dtype=torch.bool)
         if keep.shape != self.present.shape:
-            raise DataError(
-                f"Expected presence of shape {tuple(self.present.shape)}, got {tuple(keep.shape)}."
-            )
+            raise DataError(f"Expected presence of shape {tuple(self.present.shape)}, got {tuple(keep.shape)}.")
         columns = {name: column.hide(keep[:, m]) for m, (name, column) in enumerate(self.columns.items())}
-        return self._copy(columns=columns)._without_empty()
+        hidden = self._copy(columns=columns)
+        return hidden if getattr(present, "resolve_empty", "drop") == "keep" else hidden._without_empty()
 
     def with_task(self, task: Task, target: Tensor | None) -> MultimodalDataset:
         """The same samples under another task."""
@@ -189,6 +187,8 @@ class MultimodalDataset(Dataset):
         empty = ~self.present.any(dim=1)
         if not empty.any():
             return self
+        if empty.all():
+            raise DataError(f"{self.name}: none of the {len(self)} samples has any of the modalities {self.names}.")
         kept = self.select(~empty)
         kept.dropped = self.dropped + int(empty.sum())
         logger.info("%s: %d samples without any modality left out", self.name, int(empty.sum()))
@@ -208,15 +208,11 @@ class MultimodalDataset(Dataset):
     def patterns(self) -> pd.Series:
         """How many samples have each presence pattern, most frequent first."""
         codes, counts = self.lattice.encode(self.present).unique(return_counts=True)
-        series = pd.Series(
-            counts.tolist(), index=[self.lattice.label(int(code)) for code in codes], name="samples"
-        )
+        series = pd.Series(counts.tolist(), index=[self.lattice.label(int(code)) for code in codes], name="samples")
         return series.sort_values(ascending=False, kind="stable")
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.name}: {len(self)} samples, {len(self.names)} modalities, {self.task or 'no target'}"
-        ]
+        lines = [f"{self.name}: {len(self)} samples, {len(self.names)} modalities, {self.task or 'no target'}"]
         if self.dropped:
             lines.append(f"{self.dropped} samples without any modality were left out")
         table = self.describe().to_string(formatters={"missing rate": "{:.3f}".format})
@@ -279,9 +275,9 @@ def from_arrays(
         resolved = task
     for label, extra in (("groups", groups), ("subgroups", subgroups)):
         if extra is not None and len(pd.DataFrame(extra)) != count:
-            raise DataError(
-                f"{label}: expected {count} rows, one per sample, got {len(pd.DataFrame(extra))}."
-            )
+            raise DataError(f"{label}: expected {count} rows, one per sample, got {len(pd.DataFrame(extra))}.")
+    if groups is not None and pd.isna(np.asarray(groups, dtype=object)).any():
+        raise DataError("groups: a sample without a group could be cut off from its own. Give every sample one.")
     data = MultimodalDataset(
         columns,
         encoded,
@@ -300,9 +296,7 @@ def _common_length(modalities: Mapping[str, Any], target: Any) -> int:
         lengths["the target"] = len(target)
     if len(set(lengths.values())) > 1:
         listing = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise DataError(
-            f"Expected the same number of rows everywhere, got {listing}. Use None for absent values."
-        )
+        raise DataError(f"Expected the same number of rows everywhere, got {listing}. Use None for absent values.")
     count = next(iter(lengths.values()))
     if count == 0:
         raise DataError("Expected at least one sample, got 0 rows.")
@@ -324,9 +318,7 @@ def _unique_ids(ids: Sequence[Any] | None, count: int) -> np.ndarray:
     return values
 
 
-def _presence_by_name(
-    present: Any, names: Sequence[str], count: int, ids: np.ndarray
-) -> dict[str, np.ndarray] | None:
+def _presence_by_name(present: Any, names: Sequence[str], count: int, ids: np.ndarray) -> dict[str, np.ndarray] | None:
     if present is None:
         return None
     if hasattr(present, "align"):
