@@ -45,7 +45,7 @@ NUMBERS = {
     "pl": "zero jeden dwa trzy cztery pięć sześć siedem osiem dziewięć",
     "pt": "zero um dois três quatro cinco seis sete oito nove",
     "sv": "noll ett två tre fyra fem sex sju åtta nio",
-    "tr": "sıfır bir iki üç dört beş altı yedi sekiz dokuz",
+    "tr": "sıfır bir iki üç dört beş altı yedi sekiz dokuz",  # noqa: RUF001
 }
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
