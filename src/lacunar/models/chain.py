@@ -1,0 +1,48 @@
+"""Modules one after the other, sequence lengths included."""
+
+from __future__ import annotations
+
+import inspect
+
+from torch import Tensor, nn
+
+from lacunar.errors import ConfigError
+from lacunar.models.configurable import Configurable
+
+__all__ = ["Chain", "takes_lengths"]
+
+
+def takes_lengths(module: nn.Module) -> bool:
+    """Whether a module's ``forward`` accepts the lengths of sequences as its second argument."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(module.forward).parameters.values()
+    return sum(parameter.kind in kinds for parameter in parameters) > 1
+
+
+class Chain(Configurable):
+    """An encoder made of steps: ``Chain(Standardize.fit(data, "audio"), InputNoise(0.3), LSTM(130, 128))``.
+
+    Unlike :class:`torch.nn.Sequential` it hands the lengths of sequences to every step that takes them. All steps
+    but the last must keep the number of time steps.
+
+    Args:
+        steps: modules, the last of which is the encoder proper.
+    """
+
+    def __init__(self, *steps: nn.Module):
+        super().__init__()
+        if not steps:
+            raise ConfigError("Chain: expected at least one module, got none.")
+        self.steps = nn.ModuleList(steps)
+        self._with_lengths = [takes_lengths(step) for step in steps]
+
+    @property
+    def out_features(self) -> int:
+        """Width of what the last step returns."""
+        return self.steps[-1].out_features  # type: ignore[return-value]
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Apply the steps in order to ``x (n, ...)``; ``lengths`` has shape ``(n,)``."""
+        for step, with_lengths in zip(self.steps, self._with_lengths):
+            x = step(x, lengths) if with_lengths else step(x)
+        return x
