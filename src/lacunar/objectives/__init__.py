@@ -1,0 +1,36 @@
+"""Training methods, one file each. A new method is a new file with a subclass of :class:`Objective` in it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from lacunar.errors import ConfigError, did_you_mean
+from lacunar.objectives.base import Objective
+from lacunar.objectives.joint import Joint
+from lacunar.objectives.mce import MCE
+from lacunar.objectives.modality_dropout import ModalityDropout
+
+__all__ = ["MCE", "Joint", "ModalityDropout", "Objective", "available", "get"]
+
+
+def available() -> dict[str, type[Objective]]:
+    """Every training method in this package, by class name."""
+    found: dict[str, type[Objective]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
+            if isinstance(value, type) and issubclass(value, Objective) and value is not Objective:
+                found[value.__name__] = value
+    return dict(sorted(found.items()))
+
+
+def get(name: str) -> type[Objective]:
+    """A training method by its class name.
+
+    Raises:
+        ConfigError: when there is none of this name.
+    """
+    methods = available()
+    if name not in methods:
+        raise ConfigError(f"Unknown objective {name!r}.{did_you_mean(name, methods)}")
+    return methods[name]

@@ -52,9 +52,7 @@ class Objective(nn.Module):
     #: Whether the method is defined only when every training sample has every modality.
     requires_complete_training_data: ClassVar[bool] = False
     #: Kinds of task that the method is defined for.
-    task_kinds: ClassVar[frozenset[str]] = frozenset(
-        {"classification", "multilabel", "regression", "segmentation"}
-    )
+    task_kinds: ClassVar[frozenset[str]] = frozenset({"classification", "multilabel", "regression", "segmentation"})
 
     def __init__(self, label_smoothing: float = 0.0):
         super().__init__()
@@ -87,9 +85,7 @@ class Objective(nn.Module):
             raise ConfigError(f"{name} is defined for {sorted(self.task_kinds)}, not for {data.task.kind}.")
         if self.requires_complete_training_data and not bool(data.present.all()):
             absent = int((~data.present.all(1)).sum())
-            raise ConfigError(
-                f"{name} needs complete training data; {absent} of {len(data)} samples lack a modality."
-            )
+            raise ConfigError(f"{name} needs complete training data; {absent} of {len(data)} samples lack a modality.")
         self.task = data.task
         if model.task is None:
             model.task = data.task

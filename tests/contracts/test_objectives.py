@@ -1,0 +1,194 @@
+"""What every training method must keep: absent data change nothing, every subset predicts, state survives."""
+
+import copy
+import inspect
+
+import pytest
+import torch
+from tests.helpers import first_batch, fixed_references, gradients, small_model, vectors
+
+from lacunar.data.dataset import from_arrays
+from lacunar.errors import DataError
+from lacunar.objectives import available
+
+METHODS = sorted(available())
+every_method = pytest.mark.parametrize("method", METHODS)
+every_size = pytest.mark.parametrize("M", [2, 3, 4])
+
+
+def ready(method, data, **options):
+    kind = available()[method]
+    if "references" in inspect.signature(kind).parameters:
+        options["references"] = fixed_references(data)
+    torch.manual_seed(0)
+    model, objective = small_model(data), kind(**options)
+    objective.setup(model, data)
+    return model, objective
+
+
+def step(model, objective, batch, seed=0):
+    torch.manual_seed(seed)
+    terms = objective(model, batch)
+    model.zero_grad()
+    objective.zero_grad()
+    sum(terms.values()).backward()
+    return terms, {**gradients(model), **{f"objective.{k}": v for k, v in gradients(objective).items()}}
+
+
+def hidden_values(data, filler):
+    """The same data made from arrays that hold ``filler`` in every absent cell."""
+    arrays = {}
+    for m, name in enumerate(data.names):
+        values = torch.full((len(data), *data.shapes[name]), filler)
+        has = data.present[:, m]
+        values[has] = data.columns[name].take(has.nonzero().squeeze(1))[0]
+        arrays[name] = values
+    return from_arrays(arrays, data.target, present=data.present.numpy(), task=data.task)
+
+
+@every_method
+@every_size
+def test_t1_absent_inputs_change_nothing_bitwise(method, M):
+    data = vectors(M, n=32)
+    model, objective = ready(method, data)
+    plain, plain_gradients = step(model, objective, first_batch(hidden_values(data, 0.0)))
+    outputs = model(first_batch(hidden_values(data, 0.0)))
+    for filler in (float("nan"), 1e30):
+        other = first_batch(hidden_values(data, filler))
+        terms, other_gradients = step(model, objective, other)
+        assert all(torch.equal(terms[name], plain[name]) for name in plain)
+        assert all(torch.equal(other_gradients[name], plain_gradients[name]) for name in plain_gradients)
+        assert torch.equal(model(other), outputs)
+        assert torch.isfinite(outputs).all()
+
+
+@every_method
+@every_size
+def test_t2_every_subset_predicts_and_batch_mates_do_not_matter(method, M):
+    data = vectors(M, n=32, missing=0.0)
+    model, objective = ready(method, data)
+    predictor = objective.build(model).eval()
+    row = data[5]
+    for code in predictor.lattice.subsets:
+        alone = predictor(row.hide(predictor.lattice.subset(code)))
+        assert alone.shape == (1, data.task.n_outputs)
+        assert torch.isfinite(alone).all()
+    mixed = vectors(M, n=32, missing=0.4)
+    batch = first_batch(mixed)
+    together = predictor(batch)
+    assert len(together) == len(batch)
+    for n in range(len(mixed)):
+        torch.testing.assert_close(together[n], predictor(mixed[n])[0], rtol=1e-5, atol=1e-6)
+
+
+@every_method
+@every_size
+def test_t3_a_modality_that_no_row_of_the_batch_has(method, M):
+    data = vectors(M, n=48)
+    model, objective = ready(method, data)
+    rows = (~data.present[:, 0] & data.present[:, 1:].any(1)).nonzero().squeeze(1)
+    assert len(rows) > 2
+    terms, found = step(model, objective, data.__getitems__(rows.tolist()))
+    assert all(torch.isfinite(term) for term in terms.values())
+    encoder = [gradient for name, gradient in found.items() if name.startswith("encoders.0.")]
+    assert all(gradient.abs().sum() == 0 for gradient in encoder)
+    others = [gradient for name, gradient in found.items() if name.startswith("encoders.1.")]
+    assert any(gradient.abs().sum() > 0 for gradient in others)
+
+
+@every_method
+@every_size
+def test_t4_a_row_without_anything_is_refused(method, M):
+    data = vectors(M, n=16)
+    model, objective = ready(method, data)
+    nothing = torch.ones(16, M, dtype=torch.bool)
+    nothing[3] = False
+    batch = first_batch(data).hide(nothing)
+    with pytest.raises(DataError, match="Sample 3 has no"):
+        objective(model, batch)
+    with pytest.raises(DataError, match="Sample 3 has no"):
+        model(batch)
+
+
+@every_method
+@every_size
+def test_t6_the_same_seed_gives_the_same_bits(method, M):
+    data = vectors(M, n=32)
+    results = []
+    for _ in range(2):
+        model, objective = ready(method, data)
+        results.append(step(model, objective, first_batch(data)))
+    assert all(torch.equal(results[0][0][name], results[1][0][name]) for name in results[0][0])
+    assert all(torch.equal(results[0][1][name], results[1][1][name]) for name in results[0][1])
+
+
+@every_method
+@every_size
+def test_t7_thirty_two_samples_can_be_learnt(method, M):
+    data = vectors(M, n=32, missing=0.2, strength=1.5)
+    model, objective = ready(method, data)
+    optimizer = torch.optim.AdamW([*model.parameters(), *objective.parameters()], 1e-2, weight_decay=0.0)
+    batch = first_batch(data)
+    for epoch in range(300):
+        torch.manual_seed(epoch)
+        optimizer.zero_grad()
+        sum(objective(model, batch).values()).backward()
+        optimizer.step()
+    accuracy = data.task.score(objective.build(model).eval()(batch), batch.target).mean()
+    assert accuracy > 0.95
+
+
+@every_method
+@every_size
+def test_t8_terms_are_named_scalars_and_their_sum_is_the_loss(method, M):
+    data = vectors(M, n=32)
+    model, objective = ready(method, data)
+    torch.manual_seed(0)
+    terms = objective(model, first_batch(data))
+    assert "task" in terms
+    assert all(term.shape == () for term in terms.values())
+    weights = [name for name in inspect.signature(type(objective)).parameters if name in terms]
+    if weights:
+        halved = available()[method](
+            **{name: 0.5 * getattr(objective, name) for name in weights}, references=fixed_references(data)
+        )
+        halved.setup(model, data)
+        if getattr(objective, "heads", None) is not None:
+            halved.heads.load_state_dict(objective.heads.state_dict())
+        torch.manual_seed(0)
+        again = halved(model, first_batch(data))
+        for name in weights:
+            torch.testing.assert_close(again[name], 0.5 * terms[name])
+
+
+@every_method
+@every_size
+def test_t9_all_state_is_in_the_state_dict(method, M):
+    data = vectors(M, n=32)
+    model, objective = ready(method, data)
+    step(model, objective, first_batch(data))
+    saved = copy.deepcopy(objective.state_dict())
+    _, restored = ready(method, data)
+    restored.load_state_dict(saved)
+    first, _ = step(model, objective, first_batch(data))
+    second, _ = step(model, restored, first_batch(data))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@every_size
+def test_t10_diagnostics_rank_modalities_by_what_they_carry(M):
+    strengths = torch.linspace(0.2, 3.0, M)
+    draw = torch.Generator().manual_seed(0)
+    target = torch.arange(240) % 3
+    means = torch.eye(3)
+    arrays = {f"m{m}": strengths[m] * means[target] + 0.7 * torch.randn(240, 3, generator=draw) for m in range(M)}
+    data = from_arrays(arrays, target)
+    model, objective = ready("MCE", data)
+    optimizer = torch.optim.AdamW([*model.parameters(), *objective.parameters()], 1e-2)
+    batch = first_batch(data)
+    for _ in range(120):
+        optimizer.zero_grad()
+        sum(objective(model, batch).values()).backward()
+        optimizer.step()
+    phi = objective.diagnostics["phi"]
+    assert phi.argsort().tolist() == list(range(M))
