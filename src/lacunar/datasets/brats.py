@@ -22,6 +22,8 @@ __all__ = ["REGIONS", "brats"]
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 """Whole tumour, tumour core and enhancing tumour, as sets of the labels that :func:`brats` gives."""
 
+DEAL = ("train", "val", "train", "test", "train")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -75,8 +77,8 @@ def brats(
         whole: give the whole cropped volumes, one sample a case, for sliding-window prediction, instead of blocks.
 
     Returns:
-        Blocks as splits by place: along the axis from neck to crown the lowest layers of blocks are train, then
-        validation, then test, so that no test voxel touches a train block from the side. With ``whole`` a data set.
+        Blocks as splits: those of each case are dealt out 3 : 1 : 1, those with most of the tumour first, so that
+        every part has some; blocks share no voxel but may touch. With ``whole`` a data set.
 
     Raises:
         ConfigError: other numbers than these.
@@ -116,7 +118,7 @@ def brats(
         licence="CC BY-NC-SA 3.0" if sequences == 2 else "as the repository it came with, Apache-2.0",
         cautions=(
             f"{len(cases)} patient{'s' * (len(cases) > 1)}: a smoke test, no claim about accuracy can rest on it",
-            "blocks of one patient lie in every part, divided by place"
+            "blocks of every patient are in every part and touch each other: test scores are optimistic"
             if not whole
             else "whole volumes hold the blocks of every part",
             *([automatic] if sequences == 4 else []),
@@ -181,18 +183,13 @@ def _blocks(
     edge: int,
     task: Any,
 ) -> Splits:
-    """Cubes of every case, in parts by the layer that they lie in."""
+    """Cubes of every case, dealt out to the parts."""
     cubes: list[np.ndarray] = []
     maps: list[np.ndarray] = []
     ids: list[str] = []
     parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     for case, volume, truth in zip(cases, volumes, labels):
         grid = [math.ceil(size / edge) for size in truth.shape]
-        if grid[0] < 3:
-            raise ConfigError(
-                f"brats: a block of {edge} leaves {grid[0]} layers in case {case.folder} ({truth.shape[0]} voxels "
-                "high), too few for three parts. Choose a smaller block, or whole=True."
-            )
         full = [count * edge for count in grid]
         scan, label = _padded(volume, full), _padded(truth, full)
         for d, h, w in np.ndindex(*grid):
@@ -200,10 +197,15 @@ def _blocks(
             cube = scan[(slice(None), *box)]
             if not cube.any():
                 continue
-            parts[_part(d, grid[0])].append(len(ids))
             cubes.append(cube)
             maps.append(label[box])
             ids.append(f"{case.folder}:{d}-{h}-{w}")
+    tumour = [(int(np.isin(block, REGIONS["TC"]).sum()), int((block > 0).sum())) for block in maps]
+    for case in cases:
+        own = [row for row, key in enumerate(ids) if key.startswith(f"{case.folder}:")]
+        # Dealt out like cards, those with most of the tumour's core first, so that every part has its share of it.
+        for turn, row in enumerate(sorted(own, key=lambda row: tumour[row], reverse=True)):
+            parts[DEAL[turn % len(DEAL)]].append(row)
     values = np.stack(cubes)
     data = from_arrays(
         {name: values[:, m][:, None] for m, name in enumerate(names)},
@@ -214,12 +216,4 @@ def _blocks(
         kinds=dict.fromkeys(names, "volume"),
         name="brats",
     )
-    return data.split(indices=parts)
-
-
-def _part(layer: int, layers: int) -> str:
-    """Three fifths of the layers train, one fifth validates, one fifth tests; at least one each."""
-    held = max(1, round(layers / 5))
-    if layer >= layers - held:
-        return "test"
-    return "val" if layer >= layers - 2 * held else "train"
+    return data.split(indices={name: sorted(rows) for name, rows in parts.items()})
