@@ -1,0 +1,32 @@
+"""Pure scoring: all-subset tables, paired statistics, calibration, representation quality, capability probes."""
+
+from __future__ import annotations
+
+from lacunar.evaluation.calibration import (
+    TemperatureScaling,
+    binned_calibration_error,
+    expected_calibration_error,
+)
+from lacunar.evaluation.figures import subset_figure
+from lacunar.evaluation.probes import capability, capability_trajectory
+from lacunar.evaluation.representation import representation_metrics, representation_quality
+from lacunar.evaluation.statistics import Difference, paired_difference, seed_interval
+from lacunar.evaluation.subsets import evaluate
+from lacunar.evaluation.table import Score, SubsetTable
+
+__all__ = [
+    "Difference",
+    "Score",
+    "SubsetTable",
+    "TemperatureScaling",
+    "binned_calibration_error",
+    "capability",
+    "capability_trajectory",
+    "evaluate",
+    "expected_calibration_error",
+    "paired_difference",
+    "representation_metrics",
+    "representation_quality",
+    "seed_interval",
+    "subset_figure",
+]

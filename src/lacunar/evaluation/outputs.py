@@ -1,0 +1,218 @@
+"""The outputs of any model on every subset, batch by batch, within a memory bound."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lacunar.data.batch import Batch
+from lacunar.errors import ConfigError, DataError
+from lacunar.lattice import MAX_TABLE, Lattice, Pairs
+from lacunar.models.multimodal import MultimodalModel
+
+__all__ = ["MemoryLimit", "evaluation_mode", "feasible_pairs", "subset_codes", "subset_outputs"]
+
+DEFAULT_MEGABYTES = 512.0
+MANY = 2**30
+
+
+@contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Dropout off, statistics fixed, no gradients; every module returns to the mode that it was in."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [module.training for module in modules]
+    if isinstance(model, nn.Module):
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in zip(modules, modes):
+            module.training = mode
+
+
+def subset_codes(lattice: Lattice, budget: int = 256, seed: int = 0) -> tuple[list[int], bool]:
+    """The non-empty subsets to score, small ones first, and whether these are all of them.
+
+    Above 12 modalities: every single modality, everything but one, everything, and random subsets in which each size
+    is equally likely, up to ``budget`` in all.
+    """
+    M = lattice.M
+    if M <= MAX_TABLE:
+        return lattice.subsets, True
+    full = (1 << M) - 1
+    chosen = {1 << m for m in range(M)} | {full} | {full & ~(1 << m) for m in range(M)}
+    generator = np.random.default_rng(seed)
+    while len(chosen) < budget:
+        size = int(generator.integers(2, M - 1))
+        members = generator.choice(M, size=size, replace=False)
+        chosen.add(sum(1 << int(m) for m in members))
+    return sorted(chosen, key=lambda code: (code.bit_count(), code)), False
+
+
+def feasible_pairs(lattice: Lattice, present: Tensor, codes: Sequence[int]) -> Pairs:
+    """The pairs of rows ``(B, M)`` with those of the given subsets that they have all of, sorted by code, then row."""
+    wanted = torch.tensor(sorted(codes), dtype=torch.int64, device=present.device)
+    missing = lattice.encode(~present)
+    which, rows = (wanted[:, None] & missing == 0).nonzero(as_tuple=True)
+    return Pairs(rows, wanted[which])
+
+
+def subset_outputs(
+    model: Any, data: Any, codes: Sequence[int], batch_size: int = 256, memory: float | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Outputs of a model on all pairs of samples and subsets that the samples have all of.
+
+    Args:
+        model: a :class:`~lacunar.models.multimodal.MultimodalModel` (encoders run once per batch), anything with
+            ``predict_pairs(batch, pairs)``, or any callable from a batch to outputs, one row per sample, which is then
+            called once per subset on a batch in which everything else is absent.
+        data: a data set.
+        codes: the subsets.
+        batch_size: samples per batch.
+        memory: bound in megabytes on the tensors that live at the same time while pairs are decoded; 512 when None.
+            Features of a batch and the model itself come on top. Smaller batches bound the encoders.
+
+    Yields:
+        Positions in the data set ``(p,)``, codes ``(p,)`` and raw outputs ``(p, n_outputs, ...)``.
+    """
+    read = _reader(model)
+    device = (
+        next((parameter.device for parameter in model.parameters()), None) if hasattr(model, "parameters") else None
+    )
+    limit = MemoryLimit(DEFAULT_MEGABYTES if memory is None else memory)
+    start = 0
+    with evaluation_mode(model):
+        for batch in data.batches(batch_size):
+            batch = batch if device is None else batch.to(device)
+            pairs = feasible_pairs(data.lattice, batch.present, codes)
+            for part, output in read(model, batch, pairs, limit):
+                if len(output) != len(part.rows):
+                    raise DataError(f"Expected one output for each of {len(part.rows)} samples, got {len(output)}.")
+                yield part.rows + start, part.codes, output
+            start += len(batch)
+
+
+Reader = Callable[[Any, Batch, Pairs, "MemoryLimit"], Iterator[tuple[Pairs, Tensor]]]
+
+
+def _reader(model: Any) -> Reader:
+    own = isinstance(model, MultimodalModel) and type(model).predict_pairs is MultimodalModel.predict_pairs
+    staged = hasattr(model, "encode") and hasattr(model, "predict") and not isinstance(model, MultimodalModel)
+    if own or (staged and hasattr(model, "predict_pairs")):
+        return _read_features
+    if hasattr(model, "predict_pairs"):
+        return _read_pairs
+    if callable(model):
+        return _read_callable
+    raise ConfigError(f"Expected a model with predict_pairs, or a callable from a batch to outputs, got {type(model)}.")
+
+
+def _read_features(model: Any, batch: Batch, pairs: Pairs, limit: MemoryLimit) -> Iterator[tuple[Pairs, Tensor]]:
+    features = model.encode(batch)
+    chunk = limit.chunk(pairs, lambda part: model.predict(features, part))
+    for part in _pieces(pairs, chunk):
+        yield part, model.predict(features, part)
+
+
+def _read_pairs(model: Any, batch: Batch, pairs: Pairs, limit: MemoryLimit) -> Iterator[tuple[Pairs, Tensor]]:
+    chunk = limit.chunk(pairs, lambda part: model.predict_pairs(batch, part))
+    if "chunk" in inspect.signature(model.predict_pairs).parameters:
+        yield pairs, model.predict_pairs(batch, pairs, chunk=chunk)
+        return
+    for part in _pieces(pairs, chunk):
+        yield part, model.predict_pairs(batch, part)
+
+
+def _read_callable(model: Any, batch: Batch, pairs: Pairs, limit: MemoryLimit) -> Iterator[tuple[Pairs, Tensor]]:
+    names = batch.names
+    for code in pairs.codes.unique().tolist():
+        rows = pairs.rows[pairs.codes == code]
+        kept = [name for m, name in enumerate(names) if code >> m & 1]
+        output = torch.as_tensor(model(_samples(batch, rows).hide(kept)))
+        yield Pairs(rows, torch.full_like(rows, code)), output.to(rows.device)
+
+
+def _samples(batch: Batch, rows: Tensor) -> Batch:
+    """Some of the samples of a batch, in order."""
+    keep = torch.zeros(len(batch), dtype=torch.bool, device=batch.device)
+    keep[rows] = True
+    stays = {name: keep[batch.rows(name)] for name in batch.names}
+    return replace(
+        batch,
+        inputs={name: values[stays[name]] for name, values in batch.inputs.items()},
+        present=batch.present[keep],
+        target=None if batch.target is None else batch.target[keep],
+        index=batch.index[keep],
+        lengths={name: steps[stays[name]] for name, steps in batch.lengths.items()},
+    )
+
+
+def _pieces(pairs: Pairs, chunk: int) -> Iterator[Pairs]:
+    for start in range(0, len(pairs.rows), chunk):
+        yield Pairs(pairs.rows[start : start + chunk], pairs.codes[start : start + chunk])
+
+
+class MemoryLimit:
+    """How many pairs at a time keep what lives at once within a number of megabytes; measured on a few pairs."""
+
+    def __init__(self, megabytes: float):
+        if not megabytes > 0:
+            raise ConfigError(f"memory: expected a positive number of megabytes, got {megabytes}.")
+        self.bytes = megabytes * 2**20
+        self.per_pair: float | None = None
+
+    def chunk(self, pairs: Pairs, decode: Callable[[Pairs], Any]) -> int:
+        total = len(pairs.rows)
+        if self.per_pair is None and total > 16:
+            # The last pairs hold the largest subsets. Two sizes tell what grows with the pairs from what does not.
+            few, more = max(4, total // 64), max(8, total // 32)
+            few, more = min(few, 32), min(more, 64)
+            small = _peak_bytes(lambda: decode(Pairs(pairs.rows[-few:], pairs.codes[-few:])))
+            large = _peak_bytes(lambda: decode(Pairs(pairs.rows[-more:], pairs.codes[-more:])))
+            self.per_pair = max((large - small) / (more - few), large / more / 4, 1.0)
+        return max(1, min(int(self.bytes / (self.per_pair or 1.0)), MANY))
+
+
+def _peak_bytes(run: Callable[[], Any]) -> int:
+    with _LiveBytes() as tracker:
+        run()
+    return tracker.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the storages that operations make and that are still alive, on any device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, int] = {}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        given = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        for leaf in tree_leaves(result):
+            if not isinstance(leaf, Tensor):
+                continue
+            storage = leaf.untyped_storage()
+            key = storage._cdata
+            if key in given or key in self.live:
+                continue
+            self.live[key] = storage.nbytes()
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._free, key)
+        return result
+
+    def _free(self, key: int) -> None:
+        self.now -= self.live.pop(key, 0)
