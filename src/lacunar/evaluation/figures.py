@@ -68,7 +68,7 @@ def _columns(table: SubsetTable) -> Figure:
     codes = np.asarray(table.codes[1:])[order]
     frame = frame.iloc[order]
     many, M = len(frame), len(table.names)
-    width = float(np.clip(2.2 + 0.42 * many, 5.2, 14.0))
+    width = float(np.clip(2.2 + 0.42 * many, 6.0, 14.0))
     scale = min(1.0, (width - 2.2) / (0.42 * many))
     size = 5.2 + 3.8 * scale
     figure = Figure(figsize=(width, 3.1 + 0.27 * M), layout="constrained")
@@ -127,6 +127,7 @@ def _clouds(table: SubsetTable) -> Figure:
     generator = np.random.default_rng(0)
     axes.axhline(table.baseline, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     spread = generator.uniform(-0.3, 0.3, len(frame)) * np.minimum(1, np.bincount(sizes)[sizes] / 20)
+    spread[np.bincount(sizes)[sizes] <= len(table.names)] = 0.0
     alpha = float(np.clip(40 / np.sqrt(len(frame)) / 4, 0.15, 0.7))
     axes.scatter(sizes + spread, frame["score"], s=13, color=POINT, alpha=alpha, linewidth=0, zorder=2)
     means = frame.groupby("size")["score"].mean()
@@ -134,7 +135,7 @@ def _clouds(table: SubsetTable) -> Figure:
     singles = frame[frame["size"] == 1]["score"].sort_values()
     for name in dict.fromkeys([singles.index[0], singles.index[-1]]):
         axes.annotate(
-            str(name), (1, singles[name]), (7, 0), textcoords="offset points", va="center", fontsize=8, color=SOFT
+            str(name), (1, singles[name]), (9, 0), textcoords="offset points", va="center", fontsize=8, color=SOFT
         )
     worst = table.worst
     place = sizes[frame.index.get_loc(worst.subset)] + spread[frame.index.get_loc(worst.subset)]
@@ -177,7 +178,10 @@ def _legend(figure: Figure, table: SubsetTable) -> None:
         Line2D([], [], **dot(WORST), label=f"worst: {table.worst}"),
         Line2D([], [], color=SOFT, linewidth=1, linestyle=(0, (4, 3)), label=f"nothing known {table.baseline:.3f}"),
     ]
-    if table.expert_scores is not None:
+    if table.expert_scores is not None and len(table.names) <= EVERY_SUBSET:
         handles.append(Line2D([], [], color=EXPERT, linewidth=1.8, label="best single expert"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=8.5,
-                  handletextpad=0.5, columnspacing=1.6)  # fmt: skip
+    columns = len(handles) if figure.get_figwidth() > 8 else 2
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=8.5, handletextpad=0.5,
+        columnspacing=1.6,
+    )  # fmt: skip
