@@ -1,0 +1,396 @@
+"""``lacunar.fit``: from data to a trained model, in one call that can be repeated and continued."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from lacunar.data.dataset import MultimodalDataset
+from lacunar.errors import ConfigError, DataError, RunError
+from lacunar.models.multimodal import MultimodalModel
+from lacunar.objectives.base import Objective
+from lacunar.training.callbacks import EpochKeeper
+from lacunar.training.checkpoint import EpochCheckpoint, WholeFiles, read_checkpoint
+from lacunar.training.files import read_json, write_json
+from lacunar.training.folder import FORMAT, RunFolder, describe_data, describe_module, fingerprint, versions
+from lacunar.training.log import RunLog
+from lacunar.training.module import ObjectiveModule
+from lacunar.training.options import TrainingOptions
+from lacunar.training.progress import TrainingProgress, wanted
+from lacunar.training.quiet import quiet
+from lacunar.training.run import Run, load_run
+from lacunar.training.sampler import derive_seed
+from lacunar.training.selection import Selection
+from lacunar.training.validation import Validator
+
+if TYPE_CHECKING:
+    from lacunar.data.splits import Splits
+    from lacunar.models.references import References
+
+__all__ = ["Run", "fit", "load_run"]
+
+logger = logging.getLogger(__name__)
+
+Finish = Callable[[nn.Module, "Splits", "References | None"], nn.Module]
+
+
+def fit(
+    data: Splits,
+    model: MultimodalModel | None = None,
+    objective: Objective | None = None,
+    *,
+    max_epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float = 1e-3,
+    weight_decay: float = 0.01,
+    schedule: str = "one-cycle",
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    references: References | None = None,
+    accelerator: str = "auto",
+    devices: int | str | list[int] = 1,
+    strategy: str = "auto",
+    precision: str = "32-true",
+    accumulate: int = 1,
+    gradient_clip: float | None = 1.0,
+    patience: int | None = None,
+    average: float | None = 0.99,
+    validate_every: int = 1,
+    select: str = "best",
+    num_workers: int = 0,
+    tensorboard: bool = False,
+    progress: bool = True,
+    resume: bool = True,
+    finish: Finish | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+) -> Run:
+    """Train a model on whatever each sample has, and select it on the validation mean over subsets.
+
+    With ``out`` every finished epoch is kept: run the same line again, after a crash or a kill, and training goes on
+    from there; on a CPU the weights and the log are those of an uninterrupted run, bit for bit. A finished run is
+    returned at once. The test part is never read.
+
+    Args:
+        data: train and validation parts, from ``data.split(...)``.
+        model: what to train, in place; :func:`lacunar.default_model` of the train part when left out.
+        objective: how to train it; :class:`lacunar.MCE` when left out.
+        max_epochs: passes over the training samples; 60 when left out.
+        batch_size: most samples in a batch, over all devices; 16 to 128 by the number of samples when left out.
+        lr: highest learning rate, of AdamW.
+        weight_decay: of weight matrices; norms, biases and positions have none.
+        schedule: of the learning rate: ``"one-cycle"``, ``"cosine"`` or ``"constant"``.
+        seed: of everything random here; the weights of a model that is passed in are what they are.
+        out: folder of the run; None writes nothing anywhere.
+        references: frozen single-modality models; made from the train part when the objective needs them.
+        accelerator, devices, strategy, precision: where and how to compute, as Lightning's Trainer takes them.
+        accumulate: batches whose gradients are added up before a step.
+        gradient_clip: largest norm of the gradient; None does not clip.
+        patience: epochs without a better validation after which to stop; None trains all of them.
+        average: decay per step of the averaged weights that are validated and returned; None uses the weights as
+            they are.
+        validate_every: epochs from one validation to the next.
+        select: ``"best"`` returns the weights of the best validated epoch, ``"last"`` those of the last one.
+        num_workers: processes that load batches; 0 is best for data in memory.
+        tensorboard: also write TensorBoard events into ``out``.
+        progress: show progress on standard error; ``LACUNAR_PROGRESS=none`` silences it.
+        resume: False replaces what ``out`` holds.
+        finish: from the selected model, the data and the references to the model that is returned.
+        callbacks: further Lightning callbacks.
+
+    Returns:
+        The run: ``run.model`` predicts, ``run.history`` and ``run.steps`` say how it came about.
+
+    Raises:
+        DataError: without a validation part or a target.
+        ConfigError: for an argument out of range, or a model for other modalities.
+        RunError: when ``out`` holds another run, or a checkpoint that cannot be read; when a loss is not finite.
+    """
+    _check_data(data)
+    given = locals()
+    options = TrainingOptions(**{name: given[name] for name in TrainingOptions.names()}).checked(len(data.train))
+    if tensorboard and out is None:
+        raise ConfigError("tensorboard=True writes files: give the folder of the run as out=.")
+    first = getattr(rank_zero_only, "rank", 0) == 0
+    folder = None if out is None else RunFolder(out)
+    with quiet(), isolate_rng(), contextlib.ExitStack() as stack:
+        torch.manual_seed(derive_seed(seed, "setup"))
+        if model is None:
+            from lacunar.models.defaults import default_model
+
+            model = default_model(data.train)
+        if objective is None:
+            from lacunar.objectives.mce import MCE
+
+            objective = MCE()
+        _check_model(model, data)
+        config = _configuration(data, model, objective, references, options)
+        mark = fingerprint(config["asked"])
+        if folder is not None and first:
+            stack.enter_context(folder.locked())
+            folder.begin(config, resume)
+        found = _provide_references(objective, data, references, folder, options.seed, first)
+        torch.manual_seed(derive_seed(seed, "setup", 1))
+        objective.setup(model, data.train)
+        training = _Training(data, model, objective, options, folder, mark, num_workers, tensorboard, first)
+        if folder is not None and folder.finished:
+            result = read_json(folder.result)
+            training.load(folder.read_tensors(folder.selected))
+        else:
+            result = training.run(wanted(progress) and first, callbacks)
+        torch.manual_seed(derive_seed(seed, "setup", 2))
+        predictor = objective.build(model)
+        if finish is not None:
+            predictor = finish(predictor, data, found)
+        run = Run(
+            model=predictor.eval(),
+            objective=objective,
+            folder=None if folder is None else folder.path,
+            config=config,
+            references=found,
+            lines=training.lines,
+            **result,
+        )
+        if folder is not None and first and not folder.finished:
+            _store(folder, run, training.module.state_dict(), result)
+        return run
+
+
+class _Training:
+    """One call of Lightning's Trainer, and everything it needs."""
+
+    def __init__(
+        self,
+        data: Splits,
+        model: MultimodalModel,
+        objective: Objective,
+        options: TrainingOptions,
+        folder: RunFolder | None,
+        mark: str,
+        num_workers: int,
+        tensorboard: bool,
+        first: bool,
+    ):
+        self.data, self.options, self.folder, self.mark, self.first = data, options, folder, mark, first
+        self.num_workers, self.tensorboard = num_workers, tensorboard
+        self.lines: list[dict[str, Any]] = []
+        assert options.batch_size is not None
+        assert options.max_epochs is not None
+        batches = math.ceil(len(data.train) / options.batch_size)
+        self.module = ObjectiveModule(
+            model, objective, data.train,
+            lr=options.lr, weight_decay=options.weight_decay, schedule=options.schedule,
+            total_steps=options.max_epochs * math.ceil(batches / options.accumulate),
+            batch_size=options.batch_size, seed=options.seed, num_workers=num_workers,
+            fused=options.precision != "16-mixed",
+        )  # fmt: skip
+        self.keeper = EpochKeeper(
+            self._open_log,
+            self._make_validator,
+            Selection(options.select, options.patience),
+            options.average,
+            options.validate_every,
+        )
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Put stored weights into model and objective.
+
+        Raises:
+            RunError: when they are those of another model.
+        """
+        try:
+            self.module.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise RunError(f"The stored weights are not those of this model and objective: {error}") from error
+
+    def run(self, progress: bool, callbacks: Sequence[pl.Callback]) -> dict[str, Any]:
+        """Train, or go on training, and load the selected weights."""
+        folder, content = self.folder, None
+        if folder is not None and folder.checkpoint.exists():
+            content = read_checkpoint(folder.checkpoint, self.mark)
+            kept = content["callbacks"][self.keeper.state_key]
+            logger.info("%s: going on after %d finished epochs", folder.path, kept["finished_epochs"])
+            if kept["finished_epochs"] >= (self.options.max_epochs or 0) or kept["selection"]["stop"]:
+                self.keeper.load_state_dict(kept)
+                content = None
+                self._trained()
+                return self._result()
+        elif folder is not None and self.first:
+            # A run that is killed in its first epoch starts again from the same weights.
+            if folder.start.exists():
+                self.load(folder.read_tensors(folder.start))
+            else:
+                folder.write_tensors(folder.start, self.module.state_dict())
+        self.module.train()
+        self._fit(content, progress, callbacks)
+        self._trained()
+        return self._result()
+
+    def _fit(self, content: dict[str, Any] | None, progress: bool, callbacks: Sequence[pl.Callback]) -> None:
+        options, folder = self.options, self.folder
+        own: list[pl.Callback] = [self.keeper]
+        if progress:
+            own.append(TrainingProgress(self.keeper))
+        if folder is not None:
+            own.append(EpochCheckpoint(folder.checkpoint, self.mark))
+        fixed = type(self.module.objective).training_set is Objective.training_set
+        began_here = not dist.is_initialized()
+        trainer = pl.Trainer(
+            accelerator=options.accelerator, devices=options.devices, strategy=options.strategy,
+            precision=options.precision,  # type: ignore[arg-type]
+            max_epochs=options.max_epochs, accumulate_grad_batches=options.accumulate,
+            gradient_clip_val=options.gradient_clip,
+            callbacks=[*own, *callbacks], plugins=[WholeFiles(content)],
+            logger=False, enable_checkpointing=folder is not None, enable_progress_bar=False,
+            enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=0 if fixed else 1,
+            default_root_dir=None if folder is None else folder.path,
+        )  # fmt: skip
+        with _interrupts(self.keeper, folder), _one_group(began_here):
+            trainer.fit(self.module, ckpt_path=None if content is None else folder.checkpoint)  # type: ignore[union-attr]
+
+    def _trained(self) -> None:
+        selection = self.keeper.selection
+        if selection.weights is None:
+            raise RunError("Training ended before its first epoch was finished.")
+        self.load(selection.weights)
+        if self.keeper.log is not None:
+            self.lines = self.keeper.log.log.lines
+
+    def _result(self) -> dict[str, Any]:
+        selection = self.keeper.selection
+        return {
+            "best_epoch": selection.best_epoch,
+            "best_score": selection.best_score,
+            "best_loss": selection.best_loss,
+            "epochs": self.keeper.finished_epochs,
+            "seconds": self.keeper.seconds,
+        }
+
+    def _open_log(self, offsets: dict[str, int] | None) -> RunLog:
+        return RunLog(
+            self.data.train.names,
+            None if self.folder is None else self.folder.path,
+            writes=self.first,
+            offsets=offsets,
+            tensorboard=self.tensorboard,
+            strict=self.options.precision != "16-mixed",
+        )
+
+    def _make_validator(self, rank: int, world: int) -> Validator:
+        size = max(256, self.options.batch_size or 0)
+        return Validator(self.data.val, size, self.options.seed, rank, world, self.num_workers)
+
+
+def _check_data(data: Any) -> None:
+    if isinstance(data, MultimodalDataset) or not hasattr(data, "train") or getattr(data, "val", None) is None:
+        raise DataError(
+            "fit needs a validation part to select on: pass data.split(train=0.7, val=0.15, test=0.15, seed=0), or "
+            f"lacunar.Splits(train, val), got {type(data).__name__}."
+        )
+    if data.train.target is None or data.val.target is None:
+        raise DataError("fit needs targets in the train and the validation part.")
+    if len(data.train) == 0 or len(data.val) == 0:
+        raise DataError(f"fit needs samples: {len(data.train)} to train on, {len(data.val)} to validate on.")
+
+
+def _check_model(model: Any, data: Splits) -> None:
+    if not isinstance(model, MultimodalModel):
+        raise ConfigError(f"model: expected a lacunar.MultimodalModel, got {type(model).__name__}.")
+    if model.names != data.train.names:
+        raise ConfigError(
+            f"The model was built for the modalities {model.names}, the data have {data.train.names}. "
+            "Encoders are given in the order of the data."
+        )
+    if model.task is None:
+        model.task = data.train.task
+
+
+def _configuration(
+    data: Splits, model: nn.Module, objective: Objective, references: References | None, options: TrainingOptions
+) -> dict[str, Any]:
+    asked = {
+        **options.arguments(),
+        "references": None if references is None else repr(references),
+        "objective": describe_module(objective),
+        "model": describe_module(model),
+        "train": describe_data(data.train),
+        "val": describe_data(data.val),
+    }
+    return {"format": FORMAT, "versions": versions(), "asked": asked}
+
+
+def _provide_references(
+    objective: Objective, data: Splits, given: References | None, folder: RunFolder | None, seed: int, first: bool
+) -> References | None:
+    """Give the objective its references, from the arguments, the folder, or made here and kept in the folder."""
+    if objective.needs_references:
+        if given is None and folder is not None and folder.references.exists():
+            from lacunar.models.references import References
+
+            given = References.load(folder.references)
+        if given is None:
+            from lacunar.training.references import references
+
+            given = references(data.train, seed=seed)
+        objective.use_references(given)
+    found = given if given is not None else getattr(objective, "references", None)
+    if found is not None and folder is not None and first and not folder.references.exists():
+        found.save(folder.references)
+    return found
+
+
+def _store(folder: RunFolder, run: Run, state: dict[str, Tensor], result: dict[str, Any]) -> None:
+    """Write what came out; the run counts as finished once ``result.json`` is there."""
+    from lacunar.models.saving import save_model
+
+    folder.write_tensors(folder.selected, state)
+    save_model(run.model, folder.model)
+    write_json(folder.result, result)
+    folder.checkpoint.unlink(missing_ok=True)
+    folder.start.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _interrupts(keeper: EpochKeeper, folder: RunFolder | None) -> Iterator[None]:
+    """Ctrl-C as a KeyboardInterrupt that says how to go on; Lightning would end the process."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as error:
+        if isinstance(error, SystemExit) and not keeper.interrupted:
+            raise
+        if folder is None:
+            message = "Training was interrupted; nothing is kept without out=."
+        else:
+            message = (
+                f"Training was interrupted. {keeper.finished_epochs} finished epochs are kept in {folder.path}: "
+                "run the same command to go on."
+            )
+        logger.warning(message)
+        raise KeyboardInterrupt(message) from None
+    finally:
+        if main and handler is not None:
+            signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
+
+
+@contextlib.contextmanager
+def _one_group(began_here: bool) -> Iterator[None]:
+    """Leave no process group behind that was not there before: sums over processes would wait for the others."""
+    yield
+    if began_here and dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()

@@ -1,0 +1,148 @@
+"""The LightningModule that trains any objective."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+
+from lacunar.data.batch import Batch
+from lacunar.data.dataset import MultimodalDataset
+from lacunar.models.multimodal import MultimodalModel
+from lacunar.objectives.base import Objective
+from lacunar.training.log import RunLog
+from lacunar.training.sampler import EpochLoader, derive_seed
+
+__all__ = ["ObjectiveModule", "parameter_groups"]
+
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm, _NormBase)
+
+
+class ObjectiveModule(pl.LightningModule):
+    """A model and its objective, as Lightning trains them.
+
+    Every step draws from a generator seeded by (seed, epoch, step), so that a killed epoch can be replayed.
+
+    Args:
+        model: what is trained.
+        objective: how; set up already.
+        data: the train part.
+        lr: highest learning rate.
+        weight_decay: of weight matrices; norms, biases and positions have none.
+        schedule: ``"one-cycle"``, ``"cosine"`` or ``"constant"``.
+        total_steps: steps of the optimiser in the whole run.
+        batch_size: samples in a batch, over all processes.
+        seed: of the run.
+        num_workers: processes that load batches.
+        fused: use the fused optimiser where the device has one.
+    """
+
+    def __init__(
+        self,
+        model: MultimodalModel,
+        objective: Objective,
+        data: MultimodalDataset,
+        *,
+        lr: float,
+        weight_decay: float,
+        schedule: str,
+        total_steps: int,
+        batch_size: int,
+        seed: int = 0,
+        num_workers: int = 0,
+        fused: bool = True,
+    ):
+        super().__init__()
+        self.model, self.objective, self.data = model, objective, data
+        self.lr, self.weight_decay, self.schedule = lr, weight_decay, schedule
+        self.total_steps, self.batch_size, self.seed = total_steps, batch_size, seed
+        self.num_workers, self.fused = num_workers, fused
+        self.run_log: RunLog | None = None
+        self.batches_seen = 0
+        self._prepared = -1
+        self._samples = data
+
+    def prepare(self) -> tuple[int, MultimodalDataset]:
+        """The epoch that is about to run and its samples; the objective's hooks are called once for each epoch."""
+        # Lightning counts an epoch as processed before it is completed, and only this count is right on resuming.
+        epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+        if epoch != self._prepared:
+            torch.manual_seed(derive_seed(self.seed, "epoch start", epoch))
+            self.objective.on_epoch_start(self.model, self.data, epoch)
+            self._samples = self.objective.training_set(self.data, epoch)
+            self._prepared = epoch
+        return epoch, self._samples
+
+    def train_dataloader(self) -> EpochLoader:
+        return EpochLoader(
+            self.prepare,
+            self.batch_size,
+            self.seed,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+            self.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch if batch.device == device else batch.to(device, non_blocking=True)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        position = (self._prepared, batch_idx, self.trainer.global_rank)
+        torch.manual_seed(derive_seed(self.seed, "step", *position))
+        terms = self.objective(self.model, batch)
+        loss = torch.stack(list(terms.values())).sum()
+        if self.run_log is not None:
+            lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+            self.run_log.step(
+                self._prepared, self.batches_seen, len(batch), float(lr), terms, self.objective.diagnostics
+            )
+        self.batches_seen += 1
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.objective.after_backward(self.model)
+
+    def configure_optimizers(self) -> Any:
+        groups = parameter_groups((self.model, self.objective), self.weight_decay)
+        fused = self.fused and self.device.type in ("cpu", "cuda")
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=fused)
+        scheduler: LRScheduler
+        if self.schedule == "one-cycle":
+            scheduler = OneCycleLR(optimizer, max_lr=[self.lr] * len(groups), total_steps=max(self.total_steps, 2))
+        elif self.schedule == "cosine":
+            scheduler = CosineAnnealingLR(optimizer, T_max=self.total_steps)
+        else:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        # An objective that enlarges its training set makes more steps than the schedule was made for.
+        if scheduler.last_epoch < self.total_steps - 1:
+            scheduler.step()
+
+
+def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters, each once, in a group with weight decay and one without.
+
+    Without are the parameters of norms, those with fewer than two axes, and those named ``position...``.
+    """
+    with_decay: list[nn.Parameter] = []
+    without: list[nn.Parameter] = []
+    seen: set[int] = set()
+    for root in modules:
+        for module in root.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if id(parameter) in seen or not parameter.requires_grad:
+                    continue
+                seen.add(id(parameter))
+                free = parameter.ndim < 2 or isinstance(module, _NORMS) or name.startswith("position")
+                (without if free else with_decay).append(parameter)
+    groups = [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
