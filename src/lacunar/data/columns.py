@@ -14,7 +14,16 @@ from torch import Tensor
 
 from lacunar.errors import DataError
 
-__all__ = ["Column", "DenseColumn", "FileColumn", "RaggedColumn", "column_from_values"]
+__all__ = [
+    "KINDS",
+    "Column",
+    "DenseColumn",
+    "FileColumn",
+    "RaggedColumn",
+    "column_from_values",
+    "infer_kind",
+    "with_channel",
+]
 
 KINDS = ("vector", "sequence", "tokens", "image", "volume")
 
@@ -236,8 +245,8 @@ def column_from_values(name: str, values: Any, present: np.ndarray | None, kind:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
             stored = stored.astype(np.float32)
         _refuse_partial_nan(name, stored.reshape(len(stored), width), np.flatnonzero(observed))
-    kind = kind or _infer_kind(values.shape[1:])
-    stored = _with_channel(name, stored, kind)
+    kind = kind or infer_kind(values.shape[1:])
+    stored = with_channel(f"Modality {name!r}", stored, kind)
     tensor = torch.as_tensor(np.ascontiguousarray(stored), dtype=torch.int64 if kind == "tokens" else torch.float32)
     position = torch.full((len(values),), -1, dtype=torch.int64)
     position[torch.from_numpy(observed)] = torch.arange(len(tensor))
@@ -327,13 +336,15 @@ def _refuse_partial_nan(name: str, stored: np.ndarray, rows: np.ndarray) -> None
         )
 
 
-def _infer_kind(shape: tuple[int, ...]) -> str:
+def infer_kind(shape: tuple[int, ...]) -> str:
+    """The kind that the shape of one sample suggests; a square table is taken for an image."""
     if len(shape) == 2:
         return "image" if shape[0] == shape[1] else "sequence"
     return {0: "vector", 1: "vector", 3: "image", 4: "volume"}.get(len(shape), "vector")
 
 
-def _with_channel(name: str, stored: np.ndarray, kind: str) -> np.ndarray:
+def with_channel(what: str, stored: np.ndarray, kind: str) -> np.ndarray:
+    """Samples ``(n, ...)`` of a kind with a channel axis added where the kind has one and they do not."""
     expected = {"vector": 1, "sequence": 2, "tokens": 1, "image": 3, "volume": 4}[kind]
     found = stored.ndim - 1
     if found == expected - 1 and kind in ("image", "volume"):
@@ -341,7 +352,5 @@ def _with_channel(name: str, stored: np.ndarray, kind: str) -> np.ndarray:
     if found == 1 and kind == "sequence":
         return stored[:, :, None]
     if found != expected:
-        raise DataError(
-            f"Modality {name!r}: kind {kind!r} expects {expected} dimensions a sample, got shape {stored.shape[1:]}."
-        )
+        raise DataError(f"{what}: kind {kind!r} expects {expected} dimensions a sample, got shape {stored.shape[1:]}.")
     return stored

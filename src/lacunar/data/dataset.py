@@ -224,8 +224,8 @@ def from_arrays(
     target: Any = None,
     *,
     present: Any = None,
-    ids: Sequence[Any] | None = None,
-    groups: Sequence[Any] | None = None,
+    ids: Sequence[Any] | np.ndarray | None = None,
+    groups: Sequence[Any] | np.ndarray | None = None,
     subgroups: Mapping[str, Sequence[Any]] | pd.DataFrame | None = None,
     task: Task | str | None = None,
     kinds: Mapping[str, str] | None = None,
@@ -303,7 +303,7 @@ def _common_length(modalities: Mapping[str, Any], target: Any) -> int:
     return count
 
 
-def _unique_ids(ids: Sequence[Any] | None, count: int) -> np.ndarray:
+def _unique_ids(ids: Sequence[Any] | np.ndarray | None, count: int) -> np.ndarray:
     if ids is None:
         return np.arange(count).astype(str).astype(object)
     values = np.asarray([str(value) for value in ids], dtype=object)

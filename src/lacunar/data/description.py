@@ -1,0 +1,337 @@
+"""The YAML description of a data set: which table, which columns, which files."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.frame import from_frame, table_levels
+from lacunar.data.modality_spec import parse_modalities
+from lacunar.data.splits import PARTS, Splits, make_splits
+from lacunar.errors import ConfigError, DataError, LacunarError, MissingExtraError, did_you_mean
+from lacunar.tasks import Task
+
+__all__ = ["Description", "load_description", "load_splits", "read_table"]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a description file says. It is stored with a run, and reads new data in the same way.
+
+    Attributes:
+        table: the CSV (or TSV, or Parquet) file with one row per sample, relative to ``root``.
+        modalities: see :func:`lacunar.from_frame`.
+        id: column of sample ids; row numbers when None.
+        target: column to predict, or several.
+        task: name of the task; inferred from the target when None.
+        group: column of groups that no split may cut through.
+        subgroups: columns to report results by.
+        splits: a column that says train, val or test, or the fractions of the three; the default split when None.
+        name: what to call the data in reports.
+        licence: terms that the data are under.
+        root: folder that the table and relative paths start from.
+    """
+
+    table: str
+    modalities: dict[str, Any]
+    id: str | None = None
+    target: str | tuple[str, ...] | None = None
+    task: str | None = None
+    group: str | None = None
+    subgroups: tuple[str, ...] = ()
+    splits: str | dict[str, float] | None = None
+    name: str = "data"
+    licence: str | None = None
+    root: Path = field(default_factory=Path)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Description:
+        """Read a description; nothing in it is ever executed.
+
+        Raises:
+            ConfigError: no such file, not YAML, an unknown or missing key, a key of the wrong type.
+        """
+        source = Path(path)
+        if not source.is_file():
+            raise ConfigError(f"Data description not found: {source}.")
+        try:
+            content = yaml.load(source.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{source}: not a YAML file ({' '.join(str(error).split())}).") from error
+        return cls.from_dict(content, source.parent, str(source), name=source.stem)
+
+    @classmethod
+    def from_dict(
+        cls, content: Any, root: str | os.PathLike[str] = ".", place: str = "description", name: str = "data"
+    ) -> Description:
+        """The description that a mapping holds; ``place`` says in messages where the mapping came from."""
+        if not isinstance(content, Mapping):
+            raise ConfigError(f"{place}: expected a mapping with the keys table and modalities, got {content!r}.")
+        known = [item.name for item in dataclasses.fields(cls) if item.name != "root"]
+        for key in content:
+            if key not in known:
+                raise ConfigError(f"{place}: unknown key {key!r}.{did_you_mean(key, known)}")
+        for key in ("table", "modalities"):
+            if not content.get(key):
+                raise ConfigError(f"{place}: the key {key!r} is missing.")
+        for key in ("table", "id", "task", "group", "name", "licence"):
+            if not isinstance(content.get(key), (str, type(None))):
+                raise ConfigError(f"{place}: {key}: expected text, got {content[key]!r}.")
+        if not isinstance(content["modalities"], Mapping):
+            raise ConfigError(
+                f"{place}: modalities: expected a mapping from names to columns, got {content['modalities']!r}."
+            )
+        given = dict(content)
+        for key in ("target", "subgroups"):
+            value = given.get(key)
+            if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+                given[key] = tuple(value)
+            elif value is not None and not isinstance(value, (str, tuple)):
+                raise ConfigError(f"{place}: {key}: expected a column or a list of columns, got {value!r}.")
+        if isinstance(given.get("subgroups"), str):
+            given["subgroups"] = (given["subgroups"],)
+        _check_splits(place, given.get("splits"))
+        return cls(
+            **{"name": name, **{key: value for key, value in given.items() if value is not None}}, root=Path(root)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The description as plain JSON data, without the folder; :meth:`from_dict` reads it back."""
+        content = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "root"}
+        content["subgroups"] = list(self.subgroups)
+        if isinstance(self.target, tuple):
+            content["target"] = list(self.target)
+        return content
+
+    def read(self, table: str | os.PathLike[str] | pd.DataFrame | None = None) -> pd.DataFrame:
+        """The rows of the table, or of another file with the same columns; ids stay text."""
+        if isinstance(table, pd.DataFrame):
+            return table
+        texts = [column for column in (self.id, self.group) if column]
+        texts += [self.splits] if isinstance(self.splits, str) else []
+        coded = [
+            column
+            for given in self.modalities.values()
+            if isinstance(given, Mapping) and isinstance(given.get("categories"), Mapping)
+            for column in given["categories"]
+        ]
+        return read_table(self.root / self.table if table is None else Path(table), ids=texts, texts=coded)
+
+    def resolved(self, frame: pd.DataFrame) -> Description:
+        """The same description with the levels of text columns written down, so that new data get the same columns.
+
+        Levels are the ones that occur in ``frame``: which there are, not how often.
+        """
+        specs = parse_modalities(self.modalities, [str(column) for column in frame.columns], self._reserved())
+        modalities = {}
+        for name, given in self.modalities.items():
+            levels = table_levels(specs[name], frame)
+            if levels:
+                given = dict(given) if isinstance(given, Mapping) else {"columns": given}
+                given["categories"] = {column: list(listed) for column, listed in levels.items()}
+            modalities[name] = given
+        return dataclasses.replace(self, modalities=modalities)
+
+    def dataset(
+        self,
+        table: str | os.PathLike[str] | pd.DataFrame | None = None,
+        *,
+        task: Task | None = None,
+        predict: bool = False,
+    ) -> MultimodalDataset:
+        """The data set.
+
+        Args:
+            table: another table with the same columns, such as new data; relative paths in it start from its own
+                folder. A frame's start from the description's.
+            task: the task of a trained model, so that labels are numbered as it knows them.
+            predict: read data to predict: the target, group and subgroup columns need not be there, and samples that
+                have nothing are kept.
+        """
+        frame = self.read(table)
+        columns = [str(column) for column in frame.columns]
+        target: Any = self.target
+        group, subgroups = self.group, self.subgroups
+        if predict:
+            wanted = [target] if isinstance(target, str) else list(target or ())
+            # A target that is there in part is of no use for scoring, and none is needed to predict.
+            whole = bool(wanted) and all(column in columns and frame[column].notna().all() for column in wanted)
+            target = target if whole else None
+            group = group if group in columns else None
+            subgroups = tuple(column for column in subgroups if column in columns)
+        self._check_splits_column(columns, predict)
+        root = Path(table).parent if isinstance(table, (str, os.PathLike)) else self.root
+        data = from_frame(
+            frame,
+            self.modalities,
+            target,
+            id=self.id,
+            group=group,
+            subgroups=subgroups,
+            task=task if task is not None else self.task,
+            root=root,
+            name=self.name,
+            keep_empty=predict,
+            reserved={"splits": (self.splits,)} if isinstance(self.splits, str) else None,
+        )
+        data.card = {"name": self.name, "licence": self.licence, "table": self.table}
+        return data
+
+    def split(self, seed: int = 0, by_class: bool = True) -> Splits:
+        """The parts that the description asks for: by its column, by its fractions, or the default ones.
+
+        Raises:
+            DataError: a row whose part is none of train, val and test; see :func:`make_splits` for the rest.
+        """
+        data = self.dataset()
+        if self.splits is None or isinstance(self.splits, dict):
+            # A part that is not named gets nothing, as soon as one is named.
+            fractions: dict[str, Any] = {**dict.fromkeys(PARTS, 0.0), **self.splits} if self.splits else {}
+            return make_splits(data, **fractions, seed=seed, by_class=by_class)
+        frame = self.read()
+        ids = frame[self.id].astype(str) if self.id else pd.Series(np.arange(len(frame)).astype(str))
+        part = frame[self.splits].fillna("").astype(str).str.strip()
+        odd = ~part.isin([*PARTS, ""])
+        if odd.any():
+            row = int(np.flatnonzero(odd)[0])
+            raise DataError(
+                f"splits: column {self.splits!r} says {part.iloc[row]!r} for id {ids.iloc[row]!r}."
+                f"{did_you_mean(part.iloc[row], PARTS)} An empty cell leaves the sample out."
+            )
+        known = set(data.ids.tolist())  # a sample that has nothing is no longer there
+        indices = {
+            name: np.array([key for key in ids[part.to_numpy() == name] if key in known], dtype=object)
+            for name in PARTS
+            if (part == name).any()
+        }
+        return make_splits(data, seed=seed, indices=indices, by_class=by_class)
+
+    def _reserved(self) -> dict[str, tuple[str, ...]]:
+        targets = (self.target,) if isinstance(self.target, str) else self.target or ()
+        single = {"id": self.id, "group": self.group, "splits": self.splits if isinstance(self.splits, str) else None}
+        return {"target": targets, **{role: (column,) if column else () for role, column in single.items()}}
+
+    def _check_splits_column(self, columns: list[str], predict: bool) -> None:
+        if isinstance(self.splits, str) and self.splits not in columns and not predict:
+            raise DataError(f"splits: no column {self.splits!r} in the table.{did_you_mean(self.splits, columns)}")
+
+
+def load_description(path: str | os.PathLike[str]) -> MultimodalDataset:
+    """The data set that a YAML file describes.
+
+    Raises:
+        ConfigError: the description is wrong; the message names the file and the key.
+        DataError: the table or a file is.
+    """
+    with _told_with(path):
+        return Description.from_file(path).dataset()
+
+
+def load_splits(path: str | os.PathLike[str], seed: int = 0) -> Splits:
+    """The train, validation and test parts of the data set that a YAML file describes."""
+    with _told_with(path):
+        return Description.from_file(path).split(seed)
+
+
+def read_table(path: Path, ids: list[str] | None = None, texts: list[str] | None = None) -> pd.DataFrame:
+    """A CSV, TSV or Parquet file as a frame.
+
+    Args:
+        path: the file; its ending says what it is.
+        ids: columns that are read as text in which nothing but an empty cell is missing (leading zeros and an id
+            "NA" stay what they are).
+        texts: further columns that are read as text.
+
+    Raises:
+        DataError: no such file, or one that cannot be read.
+        MissingExtraError: a Parquet file without pyarrow.
+    """
+    if not path.is_file():
+        raise DataError(f"Table not found: {path}.")
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            try:
+                import pyarrow  # noqa: F401
+            except ImportError as error:
+                raise MissingExtraError("pyarrow", "parquet", "Reading Parquet tables") from error
+            frame = pd.read_parquet(path)
+            for column in ids or ():
+                if column in frame:
+                    frame[column] = frame[column].map(str, na_action="ignore")
+            return frame
+        if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
+            raise DataError(f"{path}: expected a table as .csv, .tsv or .parquet.")
+        separator = "," if path.suffix.lower() == ".csv" else "\t"
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file, delimiter=separator), [])
+        repeated = [column for column in dict.fromkeys(header) if header.count(column) > 1]
+        if repeated:
+            raise DataError(f"{path}: more than one column is named {repeated[0]!r}. Rename them.")
+        verbatim = {column: str for column in ids or () if column in header}
+        coded = {column: str for column in texts or () if column in header and column not in verbatim}
+        return pd.read_csv(
+            path,
+            sep=separator,
+            encoding="utf-8-sig",
+            converters=verbatim,
+            dtype=coded,
+            index_col=False,
+            low_memory=False,
+        )
+    except LacunarError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: cannot be read as a table ({reason}).") from error
+
+
+def _check_splits(place: str, splits: Any) -> None:
+    if splits is None or isinstance(splits, str):
+        return
+    if not isinstance(splits, Mapping):
+        raise ConfigError(f"{place}: splits: expected a column or fractions of train, val and test, got {splits!r}.")
+    for key, value in splits.items():
+        if key not in PARTS:
+            raise ConfigError(f"{place}: splits: unknown part {key!r}.{did_you_mean(key, PARTS)}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ConfigError(f"{place}: splits: expected a fraction for {key!r}, got {value!r}.")
+
+
+class _told_with:  # noqa: N801  reads as a statement
+    """Puts the name of the description in front of what its data set is refused for."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = str(path)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, (DataError, ConfigError)) and self.path not in str(error):
+            raise type(error)(f"{self.path}: {error}") from error
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML in which a key that is there twice is an error instead of a silent loss."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (str, int, float, bool)):
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key!r} is there twice", key_node.start_mark
+                    )
+                seen.add(key)
+        return super().construct_mapping(node, deep=deep)
