@@ -64,18 +64,19 @@ def subset_figure(
         if {"low", "high"} <= set(scores):
             plot.hlines(rows, scores["low"], scores["high"], colors=shade, linewidth=2.2, alpha=0.45)
         plot.scatter(value, rows, s=30, c=shade, zorder=3)
-        for row in np.flatnonzero(np.diff(size)):
+        for edge in np.flatnonzero(np.diff(size)):
             for axes in (dots, plot):
-                axes.axhline(row + 0.5, color=GRID, linewidth=0.8)
+                axes.axhline(float(edge) + 0.5, color=GRID, linewidth=0.8)
         if experts:
             single = [(row, str(names[int(members[row].argmax())])) for row in rows if size[row] == 1]
             marks = [(experts[name], row) for row, name in single if name in experts and np.isfinite(experts[name])]
             if marks:
+                x, y = zip(*marks)
                 label = "single-modality expert"
-                plot.scatter(*zip(*marks), marker="D", s=34, facecolors="none", edgecolors=INK, zorder=4, label=label)
+                plot.scatter(x, y, 34, marker="D", zorder=4, facecolors="none", edgecolors=INK, label=label)
                 figure.legend(*plot.get_legend_handles_labels(), loc="outside lower right")
         shown = scores["high"].fillna(scores["score"]) if "high" in scores else scores["score"]
-        for row, (number, edge) in enumerate(zip(value, shown)):
+        for row, (number, edge) in enumerate(zip(value, shown.to_numpy(float))):
             plot.annotate(f"{number:.3f}", (edge, row), (5, 0), textcoords="offset points", va="center", fontsize=8)
         plot.margins(x=0.12)
         plot.set_xlabel(score_name)
@@ -289,7 +290,8 @@ def _dots_and_plot(
     rows = len(members) * height + 0.6 + (0.05 * longest if slanted else 0.2)
     figure = new_figure(rows + extra)
     if extra:
-        top, bottom = figure.subfigures(2, 1, height_ratios=[rows, extra])
+        both: Any = figure.subfigures(2, 1, height_ratios=[rows, extra])
+        top, bottom = both
         figure._lower = bottom  # type: ignore[attr-defined]
     else:
         top = figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -151,12 +152,14 @@ class Page:
 
 def number(value: Any, digits: int = 3) -> str:
     """A number for people: a dash where there is none."""
-    if value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)):
-        return "–"
-    if isinstance(value, bool | np.bool_):
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "-"
+    if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int | np.integer):
-        return f"{int(value):,}".replace(",", " ")
-    if isinstance(value, float | np.floating):
-        return f"{float(value):.{digits}f}" if abs(value) < 1000 else f"{float(value):.4g}"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")  # a narrow space that does not break
+    if isinstance(value, float):
+        return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.4g}"
     return str(value)

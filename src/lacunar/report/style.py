@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ INK, GRID = "#1b1f24", "#c9ced6"
 #: Width of a figure in inches; a page scales it to the width it has.
 WIDTH = 7.6
 
-_SETTINGS = {
+_SETTINGS: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "lacunar", "text.parse_math": False, "font.family": "DejaVu Sans",
     "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": GRID, "xtick.color": INK,
     "ytick.color": INK, "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.titleweight": "bold",
@@ -80,9 +80,7 @@ def svg(figure: Figure, prefix: str) -> str:
     assert box is not None
     # Points to pixels, and a little more: as large as the text around it, and no larger on a wide page.
     width = f"max-width: {float(box.group(1)) * 1.45:.0f}px"
-    head = (
-        f'<svg {box.group(0)} width="100%" style="{width}" stroke-linejoin="round" aria-hidden="true" focusable="false"'
-    )
+    head = f'<svg {box.group(0)} width="100%" style="{width}" stroke-linejoin="round" aria-hidden="true"'
     # Inside tags only: a name may hold what looks like an attribute.
     body = re.sub(r"<[^>]*>", lambda tag: _themed(tag.group(0), prefix), body)
     return f"{head}>{body}".strip()

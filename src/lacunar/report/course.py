@@ -1,0 +1,288 @@
+"""The sections about the data and about how training went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from lacunar.report.figures import (
+    curves_figure,
+    modality_figure,
+    pattern_figure,
+    probe_figure,
+    trajectory_figure,
+    validation_figure,
+)
+from lacunar.report.page import Block, Column, Drawing, Preformatted, Row, Section, Table, Text, number
+from lacunar.report.summary import DataSummary, suppress
+
+__all__ = ["capability_section", "data_sections", "representation_section", "training_sections"]
+
+#: What is drawn of each modality over time: prefix in the log, title, how to read it.
+DIAGNOSTICS = {
+    "phi": "φ: what it adds to the joint model",
+    "upper": "U: what it can do alone",
+    "B": "B: weight, how far it falls short",
+    "A": "A: weight, how rare it is",
+}
+MEASURES = {
+    "intra": ("spread within classes", "mean distance of a class's samples to their centre"),
+    "inter": ("distance between classes", "mean distance between two class centres"),
+    "ratio": ("within / between", "smaller is better; does not depend on the scale"),
+    "cosine": ("cosine consistency", "mean cosine of a class's samples with their centre; larger is better"),
+    "ratio_unit": ("within / between, unit length", "the same after every sample is scaled to length one"),
+    "silhouette": ("silhouette", "from -1 to 1; larger is better"),
+    "fisher": ("Fisher ratio", "scatter between over scatter within classes; larger is better"),
+    "norm": ("length", "mean length of a feature vector: tells shrinking from separating"),
+}
+
+
+def data_sections(data: DataSummary, min_cell: int = 0) -> list[Section]:
+    """Who has what: patterns, missing rates, class counts, the card."""
+    counts, members = data.pattern_table
+    shown = suppress(counts, min_cell)
+    rates = _rates(data, min_cell)
+    common = int(counts.sum(axis=1).iloc[0]) if len(counts) else 0
+    complete = (2 ** len(data.names)) - 1
+    whole = int(counts.loc[complete].sum()) if complete in counts.index else 0
+    total = sum(data.samples.values())
+    absent = ", ".join(f"{name} {_percent(rates.iloc[m, 0])}" for m, name in enumerate(data.names))
+    text = f"{number(total)} samples in {len(counts)} presence patterns. Missing rates ({rates.columns[0]}): {absent}. "
+    if min_cell <= 1:
+        text += f"{number(whole)} samples have every modality."
+    if data.dropped:
+        text += f" {number(data.dropped)} samples that had nothing were left out."
+    drawing = Drawing(
+        pattern_figure(shown, members, data.names, rates),
+        f"Presence patterns: {len(counts)} combinations; the most frequent is {data.label(int(counts.index[0]))}"
+        + (f" with {common} samples" if min_cell <= 1 else "")
+        + f". Missing rates: {absent}.",
+        "Each row is a combination of modalities that samples have, the most frequent first. A missing rate is the "
+        "fraction of samples in which a modality is absent: .8 means that 8 of 10 samples lack it."
+        + (f" Counts below {min_cell} are not shown." if min_cell > 1 else ""),
+    )
+    rows = [
+        Row([data.label(int(code)), *(_count(value, min_cell) for value in line)], members[row].tolist())
+        for row, (code, line) in enumerate(zip(shown.index, shown.to_numpy()))
+    ]
+    patterns = Table("Samples with each combination", [Column("pattern", False), *map(Column, shown.columns)], rows)
+    columns = [Column("modality", False), Column("kind", False), Column("shape", False)]
+    columns += [Column(f"missing, {part}") for part in rates.columns]
+    about = [
+        Row(
+            [name, data.kinds[name], data.shapes[name], *(number(rate) for rate in rates.loc[name])],
+            [other == name for other in data.names],
+        )
+        for name in data.names
+    ]
+    blocks: list[Block] = [Text(text), drawing, patterns, Table("Modalities and their missing rates", columns, about)]
+    if data.presence.get("rates") and data.presence.get("law") not in ("observed", None):
+        blocks += _hidden(data)
+    return [Section("presence", "Who has what", blocks), Section("card", "The data", _card(data, min_cell))]
+
+
+def training_sections(history: pd.DataFrame, names: Sequence[str], best: int | None, score_name: str) -> list[Section]:
+    """Validation scores, loss terms and what the objective saw of each modality, over epochs.
+
+    Args:
+        history: one row per epoch, as ``run.history``.
+        names: modalities in lattice order.
+        best: the epoch that was kept, from 0.
+        score_name: what the score is.
+    """
+    if history.empty:
+        return []
+    history = history.set_axis(history.index.astype(int) + 1)
+    chosen = None if best is None or best < 0 else best + 1
+    blocks: list[Block] = []
+    scores = history[[column for column in history if str(column) == "val/score"]]
+    if len(scores.columns) and scores["val/score"].notna().any():
+        full = "val/score/" + "+".join(names)
+        lines = pd.DataFrame({"mean over subsets": history["val/score"]})
+        if full in history and len(names) > 1:
+            lines["everything present"] = history[full]
+        single = [column for column in history if str(column).startswith("val/score/")]
+        if len(single) > 1:
+            lines["worst subset"] = history[single].min(axis=1)
+        last = lines.dropna(how="all")
+        kept = "" if chosen is None else f" The weights of epoch {chosen} were kept: the best mean over subsets."
+        blocks.append(
+            Drawing(
+                validation_figure(lines, chosen, score_name),
+                f"Validation {score_name} over {len(last)} epochs; mean over subsets "
+                f"{last['mean over subsets'].iloc[0]:.3f} at first, {last['mean over subsets'].iloc[-1]:.3f} at last.",
+                "Scores on the validation samples, which training never sees." + kept,
+            )
+        )
+    terms = [column for column in history if str(column).startswith("loss/")]
+    if terms:
+        losses = history[terms].rename(columns=lambda column: str(column).removeprefix("loss/"))
+        ends = ", ".join(f"{name} {losses[name].iloc[0]:.3f} to {losses[name].iloc[-1]:.3f}" for name in losses)
+        blocks.append(
+            Drawing(
+                curves_figure(losses, "loss, weighted"),
+                f"Loss terms over epochs: {ends}.",
+                "Terms of the loss, each with its weight, averaged over the training samples of an epoch.",
+            )
+        )
+    tables = {}
+    for key, title in DIAGNOSTICS.items():
+        columns = {f"{key}/{name}": name for name in names if f"{key}/{name}" in history}
+        if len(names) == 1 and key in history:
+            columns = {key: names[0]}
+        if columns:
+            tables[title] = history[list(columns)].rename(columns=columns)
+    if tables:
+        last_row = "; ".join(
+            f"{title.split(':')[0]} " + ", ".join(f"{name} {table[name].iloc[-1]:.3f}" for name in table)
+            for title, table in tables.items()
+        )
+        blocks.append(
+            Drawing(
+                modality_figure(tables, names),
+                f"What the objective saw of each modality. In the last epoch: {last_row}.",
+                "φ is the Shapley value of a modality in the joint model on the training samples that have it, U the "
+                "score of a frozen model of that modality alone. B is the mean gap between the two and A the inverse "
+                "of the availability: a modality with a large A times B is pushed harder.",
+            )
+        )
+    return [Section("training", "How training went", blocks)]
+
+
+def capability_section(
+    probes: pd.DataFrame | None, trajectory: pd.DataFrame | None, names: Sequence[str], score_name: str
+) -> Section:
+    """What each encoder knows by itself, at the end and while it was trained.
+
+    Args:
+        probes: what :func:`lacunar.evaluation.capability` returns.
+        trajectory: what :func:`lacunar.evaluation.capability_trajectory` returns.
+        names: modalities in lattice order.
+        score_name: what the score is.
+    """
+    blocks: list[Block] = []
+    if probes is not None and len(probes):
+        wide: Any = probes["score"].unstack(["rows", "head"]).reindex([name for name in names if name in probes.index])
+        spread = probes["std"].unstack(["rows", "head"]).reindex(wide.index)
+        bars = pd.DataFrame(index=wide.index)
+        for column in wide:
+            title = f"{column[1]} head, {column[0]} rows" if len({c[0] for c in wide}) > 1 else f"{column[1]} head"
+            bars[title] = wide[column]
+            if spread[column].notna().all():
+                bars[f"{title} low"], bars[f"{title} high"] = (
+                    wide[column] - spread[column],
+                    wide[column] + spread[column],
+                )
+        bars["constant answer"] = probes["baseline"].groupby(level="modality").first()
+        said = ", ".join(f"{name} {wide.loc[name].max():.3f}" for name in wide.index)
+        blocks.append(
+            Drawing(
+                probe_figure(bars, score_name),
+                f"Capability of each encoder, {score_name} of a fresh head: {said}.",
+                "The encoder of each modality is frozen and a new head is trained on its features alone. Lines: one "
+                "standard deviation over seeds.",
+            )
+        )
+        columns = [Column("modality", False), Column("rows", False), Column("head", False), Column(score_name)]
+        columns += [Column("std over seeds"), Column("constant answer"), Column("trained on"), Column("scored on")]
+        rows = [
+            Row(
+                [
+                    *map(str, key), number(line["score"]), number(line["std"]), number(line["baseline"]),
+                    number(int(line["n_train"])), number(int(line["n"])),
+                ],
+                [name == key[0] for name in names],
+            )
+            for key, line in zip(probes.index, probes.to_dict("records"))
+        ]  # fmt: skip
+        blocks.append(Table("Probes of the frozen encoders", columns, rows))
+    if trajectory is not None and len(trajectory):
+        wide = trajectory["score"].groupby(level=["epoch", "modality"]).max().unstack("modality")
+        ends = ", ".join(f"{name} {wide[name].iloc[0]:.3f} to {wide[name].iloc[-1]:.3f}" for name in wide)
+        blocks.append(
+            Drawing(
+                trajectory_figure(wide, names, None, score_name),
+                f"Capability of each encoder during training: {ends}.",
+                "The same probe on the weights of several epochs.",
+            )
+        )
+    return Section("capability", "What each encoder knows", blocks)
+
+
+def representation_section(quality: pd.DataFrame | None) -> Section:
+    """How well the fused features separate the classes: what :func:`representation_quality` returns."""
+    if quality is None or not len(quality):
+        return Section("representation", "Representation quality")
+    kept = [name for name in MEASURES if name in quality]
+    columns = [Column("subset", False)] + ([Column("n")] if "n" in quality else [])
+    columns += [Column(MEASURES[name][0], hint=MEASURES[name][1]) for name in kept]
+    rows = []
+    for label, line in zip(quality.index, quality.to_dict("records")):
+        count = [number(int(line["n"]))] if "n" in quality else []
+        shown = "all conditions" if label == "all" else str(label).replace("+", " + ")
+        rows.append(Row([shown, *count, *(number(line[name]) for name in kept)]))
+    text = (
+        "Features that the head reads, by class: compact classes that lie far apart are easy to tell. Distances depend "
+        "on the scale of the features; ratio, cosine and the unit-length columns do not."
+    )
+    return Section("representation", "Representation quality", [Text(text), Table("Fused features", columns, rows)])
+
+
+def _rates(data: DataSummary, min_cell: int) -> pd.DataFrame:
+    rates, observed = data.missing_rates, data.observed
+    if min_cell > 1:
+        for part, total in data.samples.items():
+            few = (observed[part] < min_cell) & (observed[part] > 0)
+            few |= (total - observed[part] < min_cell) & (observed[part] < total)
+            rates.loc[few, part] = float("nan")
+    return rates
+
+
+def _hidden(data: DataSummary) -> list[Block]:
+    facts = data.presence
+    text = f"Cells were hidden on purpose, for an experiment: law {facts['law']}, seed {facts['seed']}."
+    if facts.get("empty"):
+        text += f" {number(facts['empty'])} samples were left with nothing."
+    columns = [
+        Column("modality", False),
+        Column("asked"),
+        Column("as drawn"),
+        Column("without samples that have nothing"),
+    ]
+    rows = [
+        Row([name, *(number(rate) for rate in row)], [other == name for other in data.names])
+        for name, row in facts["rates"].items()
+    ]
+    return [Text(text), Table("Missing rates that were asked for, and that came out", columns, rows)]
+
+
+def _card(data: DataSummary, min_cell: int) -> list[Block]:
+    blocks: list[Block] = []
+    columns = [Column("part", False), Column("samples")]
+    labels = list(next(iter(data.labels.values()), {}))
+    if labels and len(labels) <= 20:
+        shown = suppress(pd.DataFrame(data.labels).reindex(labels), min_cell)
+        columns += [Column(label) for label in labels]
+    else:
+        shown = None
+    rows = []
+    for part, count in data.samples.items():
+        cells = [part, number(count)]
+        if shown is not None:
+            cells += [_count(shown.at[label, part], min_cell) if part in shown else "-" for label in labels]
+        rows.append(Row(cells))
+    title = "Samples in each part" + (" and of each class" if shown is not None else "")
+    blocks += [Text(f"{data.name}: {data.task}."), Table(title, columns, rows)]
+    if data.card:
+        blocks.append(Preformatted(data.card, "Data card"))
+    return blocks
+
+
+def _count(value: Any, min_cell: int) -> str:
+    return f"fewer than {min_cell}, or hidden with it" if value != value else number(int(value))
+
+
+def _percent(rate: Any) -> str:
+    return "not shown" if rate != rate else f"{rate:.0%}".replace("%", " %")

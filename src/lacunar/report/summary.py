@@ -1,0 +1,176 @@
+"""What a report says about data: counts, never a sample; small as a file, and still there when the data are not."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lacunar.errors import RunError
+from lacunar.lattice import Lattice
+
+__all__ = ["DataSummary", "suppress"]
+
+FORMAT = 1
+
+
+@dataclass
+class DataSummary:
+    """Counts of a data set and its parts.
+
+    Attributes:
+        name: what the data are called.
+        names: modalities in lattice order.
+        kinds, shapes: of each modality, in words.
+        samples: samples in each part.
+        patterns: for each part, samples by code of what they have.
+        labels: for each part, samples by class; empty for other tasks.
+        task: what is predicted, in words.
+        card: source, licence and cautions, in words.
+        dropped: samples that were left out because they had nothing.
+        presence: law, seed, asked rates and hash of the presence table; empty when there is none.
+        split_hash: hash of which id is in which part.
+    """
+
+    name: str
+    names: list[str]
+    kinds: dict[str, str]
+    shapes: dict[str, str]
+    samples: dict[str, int]
+    patterns: dict[str, dict[int, int]]
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)
+    task: str = ""
+    card: str = ""
+    dropped: int = 0
+    presence: dict[str, Any] = field(default_factory=dict)
+    split_hash: str = ""
+
+    @classmethod
+    def of(cls, data: Any) -> DataSummary:
+        """Count a data set, or the parts of one."""
+        parts = data.parts if hasattr(data, "parts") else {"all": data}
+        first = next(iter(parts.values()))
+        table = getattr(data, "presence", None)
+        presence = {}
+        if table is not None:
+            rates = {name: [_plain(rate) for rate in row] for name, row in zip(table.names, table.realised.to_numpy())}
+            presence = {"law": table.law, "seed": table.seed, "hash": table.hash, "empty": table.empty, "rates": rates}
+        return cls(
+            name=str(first.name),
+            names=list(first.names),
+            kinds=dict(first.kinds),
+            shapes={name: "x".join(map(str, shape)) or "-" for name, shape in first.shapes.items()},
+            samples={name: len(part) for name, part in parts.items()},
+            patterns={name: _patterns(part) for name, part in parts.items()},
+            labels=_labels(parts),
+            task=_task(first),
+            card="" if first.card is None else str(first.card),
+            dropped=sum(int(part.dropped) for part in parts.values()),
+            presence=presence,
+            split_hash=str(getattr(data, "hash", "")),
+        )
+
+    @property
+    def pattern_table(self) -> tuple[pd.DataFrame, np.ndarray]:
+        """Counts, one row per pattern and one column per part, the most frequent first; and its (K, M) members."""
+        codes = sorted({code for counts in self.patterns.values() for code in counts})
+        table = pd.DataFrame(
+            {part: [counts.get(code, 0) for code in codes] for part, counts in self.patterns.items()}, index=codes
+        )
+        table = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+        members = np.array([[code >> m & 1 for m in range(len(self.names))] for code in table.index], dtype=bool)
+        return table, members.reshape(len(table), len(self.names))
+
+    @property
+    def observed(self) -> pd.DataFrame:
+        """How many samples have each modality (rows) in each part (columns)."""
+        columns = {
+            part: [sum(n for code, n in counts.items() if code >> m & 1) for m in range(len(self.names))]
+            for part, counts in self.patterns.items()
+        }
+        return pd.DataFrame(columns, index=self.names)
+
+    @property
+    def missing_rates(self) -> pd.DataFrame:
+        """Fraction absent of each modality (rows) in each part (columns)."""
+        return 1 - self.observed / pd.Series(self.samples).clip(lower=1)
+
+    def label(self, code: int) -> str:
+        """The modalities of a pattern in words."""
+        return Lattice(self.names).label(code) if code else "nothing"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the counts as JSON."""
+        text = json.dumps({"format": FORMAT, "what": "lacunar data summary", **asdict(self)}, indent=1)
+        partial = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> DataSummary:
+        """The counts that :meth:`save` wrote.
+
+        Raises:
+            RunError: the file cannot be read as counts.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content.pop("what") != "lacunar data summary" or content.pop("format") > FORMAT:
+                raise ValueError("not a data summary of this version")
+            patterns = {part: {int(code): n for code, n in row.items()} for part, row in content["patterns"].items()}
+            return cls(**{**content, "patterns": patterns})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{path}: no data summary can be read here ({error}).") from error
+
+
+def suppress(table: pd.DataFrame, least: int) -> pd.DataFrame:
+    """A table of counts in which small ones are NaN, so that nobody can be singled out.
+
+    A count from 1 to ``least - 1`` is hidden. A lone hidden count in a column could be found from the column's sum, so
+    the next smallest is hidden with it.
+
+    Args:
+        table: counts.
+        least: the smallest count that may be shown; 0 or 1 hides nothing.
+    """
+    shown = table.astype(float)
+    if least <= 1:
+        return shown
+    hidden = (shown > 0) & (shown < least)
+    for column in shown:
+        if int(hidden[column].sum()) == 1:
+            rest = shown[column].where(~hidden[column] & (shown[column] > 0)).dropna()
+            if len(rest):
+                hidden.loc[rest.idxmin(), column] = True
+    return shown.mask(hidden)
+
+
+def _patterns(part: Any) -> dict[int, int]:
+    codes, counts = part.lattice.encode(part.present).unique(return_counts=True)
+    return dict(zip(codes.tolist(), counts.tolist()))
+
+
+def _task(part: Any) -> str:
+    if part.task is None:
+        return "none: the data have no target"
+    return f"{part.task.kind}, {part.task.n_outputs} outputs, scored by {part.task.score_name}"
+
+
+def _labels(parts: dict[str, Any]) -> dict[str, dict[str, int]]:
+    found = {}
+    for name, part in parts.items():
+        classes = getattr(part.task, "classes", None)
+        if part.target is None or classes is None or part.task.kind != "classification":
+            continue
+        counts = np.bincount(part.target.numpy(), minlength=part.task.n_outputs)
+        found[name] = {str(label): int(count) for label, count in zip(classes, counts)}
+    return found
+
+
+def _plain(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,235 @@
+"""From a run to its page."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from lacunar.errors import ConfigError, RunError
+from lacunar.report.course import capability_section, data_sections, representation_section, training_sections
+from lacunar.report.page import Block, Column, Entries, Page, Preformatted, Row, Section, Table, Text
+from lacunar.report.results import calibration_section, results_sections, tiles, verdict
+from lacunar.report.summary import DataSummary
+
+if TYPE_CHECKING:
+    from lacunar.evaluation import SubsetTable
+
+__all__ = ["DATA_FILE", "TABLE_FILE", "report"]
+
+#: What the command line leaves in the folder of a run, and a report finds there.
+TABLE_FILE, DATA_FILE = "subsets.json", "data.json"
+
+
+def report(
+    run: Any,
+    table: SubsetTable | None = None,
+    data: Any = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    title: str | None = None,
+    part: str = "test",
+    probes: pd.DataFrame | None = None,
+    trajectory: pd.DataFrame | None = None,
+    representation: pd.DataFrame | None = None,
+    calibration: pd.DataFrame | None = None,
+    comparison: dict[str, SubsetTable] | None = None,
+    min_cell: int = 0,
+) -> Path:
+    """Write one HTML file that needs nothing beside it: no script, no font, no network.
+
+    The same input gives the same file, byte for byte.
+
+    Args:
+        run: a :class:`lacunar.Run`, or the folder of one.
+        table: what :func:`lacunar.evaluate` found; the folder's ``subsets.json`` when left out.
+        data: the splits (or a :class:`DataSummary` of them); the folder's ``data.json`` when left out.
+        path: the file to write; ``report.html`` in the run's folder when left out.
+        title: heading of the page.
+        part: the part of the data that the table is of, in words.
+        probes: what :func:`lacunar.evaluation.capability` found.
+        trajectory: what :func:`lacunar.evaluation.capability_trajectory` found.
+        representation: what :func:`lacunar.evaluation.representation_quality` found.
+        calibration: what :func:`lacunar.report.reliability` found.
+        comparison: tables of other models on the same samples, by name.
+        min_cell: counts of samples from 1 to ``min_cell - 1`` are not shown, for data about people.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        RunError: the folder holds no run.
+        ConfigError: a run without a folder, and no path given.
+    """
+    if min_cell < 0:
+        raise ConfigError(f"min_cell: expected a whole number of at least 0, got {min_cell}.")
+    facts = _Facts.of(run)
+    if path is None:
+        if facts.folder is None:
+            raise ConfigError("report: the run was trained without out=; give path=, the file to write.")
+        path = facts.folder / "report.html"
+    if table is None and facts.folder is not None and (facts.folder / TABLE_FILE).exists():
+        from lacunar.evaluation import SubsetTable
+
+        table = SubsetTable.load(facts.folder / TABLE_FILE)
+    subgroups = None
+    if data is None and facts.folder is not None and (facts.folder / DATA_FILE).exists():
+        data = DataSummary.load(facts.folder / DATA_FILE)
+    elif data is not None and not isinstance(data, DataSummary):
+        subgroups = getattr(getattr(data, part, None), "subgroups", None)
+        data = DataSummary.of(data)
+    page = _page(facts, table, data, subgroups, title, part, probes, trajectory, representation, calibration,
+                 comparison or {}, min_cell)  # fmt: skip
+    return _write(Path(path), page.html())
+
+
+class _Facts:
+    """What a run knows of itself, from memory or from its folder; the model is not needed."""
+
+    def __init__(self, folder: Path | None, config: dict[str, Any], result: dict[str, Any], history: pd.DataFrame):
+        self.folder, self.config, self.result, self.history = folder, config, result, history
+
+    @classmethod
+    def of(cls, run: Any) -> _Facts:
+        if not isinstance(run, (str, os.PathLike)):
+            names = ("best_epoch", "best_score", "epochs", "seconds")
+            return cls(run.folder, run.config, {name: getattr(run, name) for name in names}, run.history)
+        folder = Path(run)
+        if not (folder / "config.json").exists():
+            raise RunError(f"{folder} is not the folder of a run: it holds no config.json.")
+        from lacunar.training.log import read_lines
+
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            finished = folder / "result.json"
+            result = json.loads(finished.read_text(encoding="utf-8")) if finished.exists() else {}
+        except ValueError as error:
+            raise RunError(f"{folder}: a file of the run cannot be read ({error}).") from error
+        lines = [line for line in read_lines(folder / "log.jsonl") if line["kind"] == "epoch"]
+        history = pd.DataFrame(lines).set_index("epoch") if lines else pd.DataFrame()
+        return cls(folder, config, result, history)
+
+
+def _page(
+    facts: _Facts, table: SubsetTable | None, data: DataSummary | None, subgroups: Any, title: str | None, part: str,
+    probes: Any, trajectory: Any, representation: Any, calibration: Any, comparison: dict[str, SubsetTable],
+    min_cell: int,
+) -> Page:  # fmt: skip
+    asked = facts.config.get("asked", {})
+    known = data.names if data is not None else asked.get("train", {}).get("modalities", [])
+    names = list(table.names) if table is not None else list(known)
+    score_name = "score" if table is None else table.score_name
+    sections: list[Section] = []
+    if table is not None:
+        sections += results_sections(table, subgroups, min_cell, part)
+        if comparison:
+            sections.insert(0, _comparison(table, comparison))
+    if data is not None:
+        sections += data_sections(data, min_cell)
+    sections += training_sections(facts.history, names, facts.result.get("best_epoch"), score_name)
+    sections.append(capability_section(probes, trajectory, names, score_name))
+    sections.append(representation_section(representation))
+    if calibration is not None and len(calibration):
+        sections.append(calibration_section(calibration, table))
+    sections += [_configuration(facts, data), _assumptions(table, data, part)]
+    heading = title or (data.name if data is not None else facts.folder.name if facts.folder else "Run")
+    if table is not None:
+        said, numbers = verdict(table, part), tiles(table)
+    else:
+        said, numbers = "The model has not been scored yet: no table of subsets was given.", []
+        if not facts.result:
+            said = "Training is unfinished: run the same command again to go on."
+    footer = f"Made by lacunar {facts.config.get('versions', {}).get('lacunar', '')}. One file, no network, no script."
+    return Page(heading, said, names, numbers, [section for section in sections if section.blocks], footer)
+
+
+def _comparison(table: SubsetTable, others: dict[str, SubsetTable]) -> Section:
+    from lacunar.report.page import number
+
+    columns = [Column("model", False), Column("mean over subsets"), Column("worst subset"), Column("worst", False)]
+    columns += [Column("everything present"), Column("this model minus that one, mean"), Column("interval")]
+    rows = [
+        Row(
+            [
+                "this model",
+                number(table.mean),
+                number(table.worst.score),
+                table.worst.subset,
+                number(table.full),
+                "",
+                "",
+            ]
+        )
+    ]
+    for name, other in others.items():
+        gap = table.difference(other).loc["mean"]
+        rows.append(
+            Row(
+                [
+                    name, number(other.mean), number(other.worst.score), other.worst.subset, number(other.full),
+                    f"{gap['difference']:+.3f}", f"{gap['low']:+.3f} to {gap['high']:+.3f}",
+                ]
+            )
+        )  # fmt: skip
+    text = "The same data, the same missing cells, the same samples scored; differences are paired."
+    return Section("comparison", "Compared with other ways of training", [Text(text), Table("Models", columns, rows)])
+
+
+def _configuration(facts: _Facts, data: DataSummary | None) -> Section:
+    asked, result = facts.config.get("asked", {}), facts.result
+    plain = {key: value for key, value in asked.items() if not isinstance(value, (dict, list)) and value is not None}
+    rows = [Row([str(key), str(value)]) for key, value in plain.items()]
+    blocks: list[Block] = []
+    if result:
+        text = f"{result['epochs']} epochs in {result['seconds']:.0f} s"
+        text += f"; best epoch {result['best_epoch'] + 1}, validation mean over subsets {result['best_score']:.4f}."
+        blocks.append(Text(text))
+    if rows:
+        blocks.append(Table("Arguments of the training", [Column("argument", False), Column("value", False)], rows))
+    for key, heading in (("objective", "Objective"), ("model", "Model")):
+        if asked.get(key):
+            lines = asked[key]
+            blocks.append(Preformatted("\n".join(map(str, lines)) if isinstance(lines, list) else str(lines), heading))
+    identity = [Row([name, str(value)]) for name, value in facts.config.get("versions", {}).items()]
+    for which in ("train", "val"):
+        if isinstance(asked.get(which), dict) and "hash" in asked[which]:
+            identity.append(Row([f"{which} samples, SHA-256", str(asked[which]["hash"])]))
+    if data is not None and data.split_hash:
+        identity.append(Row(["split, SHA-256", data.split_hash]))
+    if data is not None and data.presence.get("hash"):
+        identity.append(Row(["presence table, SHA-256", str(data.presence["hash"])]))
+    if identity:
+        columns = [Column("what", False), Column("value", False)]
+        blocks.append(Table("Versions and hashes: what to compare when a number differs", columns, identity))
+    return Section("configuration", "Configuration", blocks)
+
+
+def _assumptions(table: SubsetTable | None, data: DataSummary | None, part: str) -> Section:
+    lines = [
+        "A missing rate is the fraction of samples in which a modality is absent. Present means observed.",
+        "An absent modality is not filled in: its encoder never sees a stand-in for it.",
+        "Weights were selected on the validation samples. The test samples were read once, after training.",
+    ]
+    if table is not None:
+        lines.append(
+            f"Intervals are {100 * table.confidence:g} % percentile bootstrap intervals over the {part} samples "
+            f"({table.resamples} resamples, seed {table.seed}): they say how much the score would vary with other "
+            "samples of the same kind, not with another training seed."
+        )
+        lines.append("The worst of many subsets is picked after looking, so its score is a little pessimistic.")
+        lines.append("Each subset is scored on the samples that have all of it; its other modalities are hidden.")
+    if data is not None and data.presence.get("law") == "not-at-random":
+        lines.append("What is missing depends on the samples here: scores on other patterns may differ.")
+    lines.append("Scores hold for samples like these; another hospital, device or year is another question.")
+    return Section("assumptions", "How to read this", [Entries(lines)])
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+    return path
