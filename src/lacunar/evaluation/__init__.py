@@ -5,7 +5,9 @@ from __future__ import annotations
 from lacunar.evaluation.calibration import (
     TemperatureScaling,
     binned_calibration_error,
+    calibration_bins,
     expected_calibration_error,
+    reliability,
 )
 from lacunar.evaluation.figures import subset_figure
 from lacunar.evaluation.probes import capability, capability_trajectory
@@ -20,11 +22,13 @@ __all__ = [
     "SubsetTable",
     "TemperatureScaling",
     "binned_calibration_error",
+    "calibration_bins",
     "capability",
     "capability_trajectory",
     "evaluate",
     "expected_calibration_error",
     "paired_difference",
+    "reliability",
     "representation_metrics",
     "representation_quality",
     "seed_interval",

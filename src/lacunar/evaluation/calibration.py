@@ -5,15 +5,23 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lacunar.data.batch import Batch
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.lattice import Lattice, Pairs
+from lacunar.models.configurable import Configurable
 from lacunar.tasks import Task
 
-__all__ = ["TemperatureScaling", "binned_calibration_error", "expected_calibration_error"]
+__all__ = [
+    "TemperatureScaling",
+    "binned_calibration_error",
+    "calibration_bins",
+    "expected_calibration_error",
+    "reliability",
+]
 
 
 def binned_calibration_error(
@@ -30,20 +38,62 @@ def binned_calibration_error(
     Returns:
         A number in [0, 1]; NaN for no samples.
     """
+    if not len(confidence):
+        return float("nan")
+    table = calibration_bins(confidence, outcome, bins, equal_mass)
+    gap = (table["confidence"] - table["accuracy"]).abs() * table["count"]
+    return float(gap.sum() / len(confidence))
+
+
+def calibration_bins(
+    confidence: np.ndarray, outcome: np.ndarray, bins: int = 15, equal_mass: bool = False
+) -> pd.DataFrame:
+    """What :func:`binned_calibration_error` sums up: mean ``confidence``, ``accuracy`` and ``count`` of each bin.
+
+    Bins without a sample have a count of 0 and NaN elsewhere.
+    """
     if bins < 1:
         raise ConfigError(f"bins: expected at least one, got {bins}.")
     n = len(confidence)
-    if not n:
-        return float("nan")
     if equal_mass:
         bin_of = np.empty(n, dtype=np.int64)
         bin_of[np.argsort(confidence, kind="stable")] = np.arange(n) * bins // n
     else:
         # Bins are open on the left, so that a probability of 1 falls into the last one.
         bin_of = np.clip(np.ceil(np.asarray(confidence, dtype=np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
-    said = np.bincount(bin_of, weights=confidence, minlength=bins)
-    true = np.bincount(bin_of, weights=outcome, minlength=bins)
-    return float(np.abs(said - true).sum() / n)
+    count = np.bincount(bin_of, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        said = np.bincount(bin_of, weights=confidence, minlength=bins) / count
+        true = np.bincount(bin_of, weights=outcome, minlength=bins) / count
+    return pd.DataFrame({"confidence": said, "accuracy": true, "count": count})
+
+
+def reliability(
+    model: Any, data: Any, bins: int = 15, equal_mass: bool = False, batch_size: int = 256, memory: float | None = None
+) -> pd.DataFrame:
+    """:func:`calibration_bins` of a model over every subset of modalities, each subset's samples pooled.
+
+    For several yes-or-no labels each label of each sample counts, with the probability that it is there.
+
+    Raises:
+        DataError: the task has no probabilities, or the data have no target.
+    """
+    from lacunar.evaluation.metrics import measure
+    from lacunar.evaluation.outputs import subset_codes, subset_outputs
+    from lacunar.evaluation.subsets import target_for
+
+    task = getattr(model, "task", None) or data.task
+    if task is None or data.target is None or task.kind not in ("classification", "multilabel"):
+        raise DataError(f"Calibration needs class probabilities and a target, got {task or 'no target'}.")
+    target = target_for(task, data)
+    confidence, outcome = [], []
+    for rows, _, output in subset_outputs(model, data, subset_codes(data.lattice)[0], batch_size, memory):
+        truth = target[rows.cpu()]
+        kept = measure(task, output, truth.to(output.device))
+        several = task.kind == "multilabel"
+        confidence.append(kept["probability" if several else "confidence"].ravel())
+        outcome.append(truth.numpy().ravel() if several else kept["score"])
+    return calibration_bins(np.concatenate(confidence), np.concatenate(outcome), bins, equal_mass)
 
 
 def expected_calibration_error(
@@ -63,7 +113,7 @@ def expected_calibration_error(
     return binned_calibration_error(table.max(axis=1), table.argmax(axis=1) == truth, bins, equal_mass)
 
 
-class TemperatureScaling(nn.Module):
+class TemperatureScaling(Configurable):
     """A trained model whose logits are divided by a temperature that was fitted on validation data.
 
     The most probable class stays the same; only how sure the model says it is changes. The wrapped model predicts

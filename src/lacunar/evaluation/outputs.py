@@ -20,7 +20,7 @@ from lacunar.errors import ConfigError, DataError
 from lacunar.lattice import MAX_TABLE, Lattice, Pairs
 from lacunar.models.multimodal import MultimodalModel
 
-__all__ = ["MemoryLimit", "evaluation_mode", "feasible_pairs", "subset_codes", "subset_outputs"]
+__all__ = ["MemoryLimit", "evaluation_mode", "feasible_pairs", "joint_model", "subset_codes", "subset_outputs"]
 
 DEFAULT_MEGABYTES = 512.0
 MANY = 2**30
@@ -39,6 +39,21 @@ def evaluation_mode(model: Any) -> Iterator[None]:
     finally:
         for module, mode in zip(modules, modes):
             module.training = mode
+
+
+def joint_model(model: Any) -> MultimodalModel:
+    """The model with encoders inside wrappers such as experts or a temperature.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    inner = model
+    while not isinstance(inner, MultimodalModel):
+        wrapped = getattr(inner, "joint", None) or getattr(inner, "model", None)
+        if wrapped is None:
+            raise ConfigError(f"Expected a MultimodalModel, whose encoders and fusion can be read, got {type(model)}.")
+        inner = wrapped
+    return inner
 
 
 def subset_codes(lattice: Lattice, budget: int = 256, seed: int = 0) -> tuple[list[int], bool]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lacunar.errors import ConfigError, DataError
-from lacunar.evaluation.outputs import evaluation_mode
+from lacunar.evaluation.outputs import evaluation_mode, joint_model
 from lacunar.evaluation.subsets import target_for
 from lacunar.tasks import Task
 
@@ -47,7 +47,7 @@ def capability(
     the epoch with the best validation score. The model is left as it was, completion takes no part.
 
     Args:
-        model: a trained :class:`~lacunar.models.multimodal.MultimodalModel`.
+        model: a trained :class:`~lacunar.models.multimodal.MultimodalModel`, or a wrapper around one.
         splits: train, validation and test parts. Only rows that have the modality are used (``observed``).
         complete: splits of the same data before cells were hidden; adds probes that are trained and selected on
             every row there (``complete``). Both are scored on the same rows of ``splits``.
@@ -72,6 +72,7 @@ def capability(
             raise ConfigError(f"heads: expected 'linear' or 'mlp', got {head!r}.")
     if seeds < 1:
         raise ConfigError(f"seeds: expected at least one, got {seeds}.")
+    model = joint_model(model)
     scored = getattr(splits, part, None)
     if scored is None:
         raise DataError(f"The splits have no {part} part to score the probes on.")

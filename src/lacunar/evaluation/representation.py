@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from lacunar.errors import DataError
-from lacunar.evaluation.outputs import DEFAULT_MEGABYTES, MemoryLimit, evaluation_mode, feasible_pairs, subset_codes
+from lacunar.evaluation.outputs import (
+    DEFAULT_MEGABYTES,
+    MemoryLimit,
+    evaluation_mode,
+    feasible_pairs,
+    joint_model,
+    subset_codes,
+)
 from lacunar.evaluation.subsets import target_for
 
 __all__ = ["fused_features", "representation_metrics", "representation_quality"]
@@ -80,7 +87,7 @@ def representation_quality(
     """:func:`representation_metrics` of the fused features of a model.
 
     Args:
-        model: a :class:`~lacunar.models.multimodal.MultimodalModel`.
+        model: a :class:`~lacunar.models.multimodal.MultimodalModel`, or a wrapper around one.
         data: samples with classes.
         subsets: the test conditions, as names or codes; every non-empty subset (a sample of them above 12
             modalities) when None.
@@ -94,7 +101,8 @@ def representation_quality(
     Raises:
         DataError: the target is not one class per sample.
     """
-    task = getattr(model, "task", None) or data.task
+    model = joint_model(model)
+    task = model.task or data.task
     if data.target is None or task is None or task.kind != "classification":
         raise DataError(f"Representation quality needs one class per sample, got {task or 'no target'}.")
     lattice = data.lattice
