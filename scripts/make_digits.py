@@ -153,21 +153,24 @@ def make() -> dict[str, np.ndarray]:
     sounds = np.stack([sound for sound, _ in heard])
     scale = np.abs(sounds).max(axis=(0, 1)) / 127
     words, languages = zip(*(make_read(digit, i) for i, digit in enumerate(source.target.tolist())))
-    return {
+    rows = {
         "digit": source.target.astype(np.uint8),
         "seen": np.stack([make_seen(image, i) for i, image in enumerate(source.images)]),
         "heard": np.round(sounds / scale).astype(np.int8),
-        "heard_scale": scale.astype(np.float32),
         "read": np.array(words),
         "language": np.array(languages),
         "accent": np.array([accent for _, accent in heard]),
     }
+    # The source counts from 0 to 9 again and again: in this order a position would tell the digit.
+    order = stream(3, 0).permutation(len(source.target))
+    shuffled = {name: values[order] for name, values in rows.items()}
+    return {"source": order.astype(np.uint16), "heard_scale": scale.astype(np.float32), **shuffled}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
-    target = parser.parse_args().file
+    file = parser.parse_args().file
     arrays = make()
-    np.savez_compressed(target, **arrays)
-    print(f"{target}: {len(arrays['digit'])} samples, {target.stat().st_size / 1024:.0f} KiB")
+    np.savez_compressed(file, **arrays)
+    print(f"{file}: {len(arrays['digit'])} samples, {file.stat().st_size / 1024:.0f} KiB")

@@ -7,6 +7,7 @@ begin with an underscore are helpers.
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +43,8 @@ def load(name: str, **options: Any) -> Any:
     if name not in available():
         raise ConfigError(f"Unknown data set {name!r}.{did_you_mean(name, available())}")
     make = getattr(importlib.import_module(f"{__name__}.{name}"), name)
-    code = make.__code__
-    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    takes_any = bool(code.co_flags & 0x08)  # the function has **options of its own
+    known = inspect.signature(make).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
     for option in options:
         if option not in known and not takes_any:
             raise ConfigError(f"Data set {name!r}: unknown option {option!r}.{did_you_mean(option, known)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import wave
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import pandas as pd
 
 from lacunar.errors import DataError
 
-__all__ = ["find_folder", "read_arrays", "read_idx", "read_table", "read_wave"]
+__all__ = ["find_folder", "read_arrays", "read_idx", "read_table"]
 
 VARIABLE = "LACUNAR_DATA"
 
@@ -88,17 +87,3 @@ def read_idx(path: Path) -> np.ndarray:
     if values.size != shape.prod():
         raise DataError(f"{path}: expected {shape.prod()} values for shape {tuple(shape)}, got {values.size}.")
     return values.reshape(shape)
-
-
-def read_wave(path: Path) -> tuple[np.ndarray, int]:
-    """A mono 16-bit WAV file: samples in [-1, 1), shape ``(T,)``, and their rate in Hz."""
-    try:
-        with wave.open(str(path), "rb") as file:
-            if file.getnchannels() != 1 or file.getsampwidth() != 2:
-                raise DataError(
-                    f"{path}: expected mono 16-bit sound, got {file.getnchannels()} channels of "
-                    f"{8 * file.getsampwidth()} bits."
-                )
-            return np.frombuffer(file.readframes(file.getnframes()), dtype="<i2") / 32768, file.getframerate()
-    except (wave.Error, EOFError) as error:
-        raise DataError(f"{path} cannot be read as a WAV file: {error}") from error

@@ -9,12 +9,13 @@ from typing import Literal
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from lacunar.data.audio import mfcc as cepstrum
 from lacunar.data.dataset import from_arrays
 from lacunar.data.presence import PresenceTable
+from lacunar.data.readers import get_reader
 from lacunar.data.splits import Splits
 from lacunar.datasets._card import with_card
-from lacunar.datasets._folders import find_folder, read_arrays, read_idx, read_wave
-from lacunar.datasets._mfcc import mfcc as cepstrum
+from lacunar.datasets._folders import find_folder, read_arrays, read_idx
 from lacunar.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["audio_pairs", "audio_presence", "avmnist"]
@@ -174,7 +175,8 @@ def _recordings(folder: Path) -> dict[Key, np.ndarray]:
     absent = [_name(key) for key in keys if not (folder / f"{_name(key)}.wav").is_file()]
     if absent:
         raise DataError(f"avmnist: {len(absent)} of {len(keys)} recordings are missing, the first is {absent[0]}.wav.")
-    return {key: read_wave(folder / f"{_name(key)}.wav")[0] for key in keys}
+    read = get_reader("wav", rate=8000)
+    return {key: read(folder / f"{_name(key)}.wav").numpy() for key in keys}
 
 
 def _train_images(place: Path, keys: list[Key]) -> np.ndarray:
@@ -200,16 +202,13 @@ def _test_images(place: Path, keys: list[Key]) -> np.ndarray:
 
 
 def _published(clips: list[np.ndarray]) -> np.ndarray:
-    values = np.zeros((len(clips), 20, FRAMES), dtype=np.float32)
-    for row, clip in zip(values, clips):
-        frames = cepstrum(clip[::3], rate=8000)[:, :FRAMES]
-        row[:, : frames.shape[1]] = frames
-    return (values - 0.5) / 0.5
+    frames = [cepstrum(clip, 8000, 20, keep_every=3, frames=FRAMES).numpy().T for clip in clips]
+    return (np.stack(frames) - 0.5) / 0.5
 
 
 def _standardised(clips: list[np.ndarray], fitted: np.ndarray) -> np.ndarray:
     """Standardised with the clips ``fitted``; what lies behind the end of a clip is 0, the mean."""
-    frames = [cepstrum(clip, rate=8000, size=512, hop=256, bands=40)[:, :FRAMES] for clip in clips]
+    frames = [cepstrum(clip, 8000, 20, n_fft=512, hop=256, n_mels=40).numpy()[:FRAMES].T for clip in clips]
     sample = np.concatenate([frames[i] for i in fitted], axis=1)
     mean, scale = sample.mean(axis=1, keepdims=True), sample.std(axis=1, keepdims=True)
     values = np.zeros((len(clips), 20, FRAMES), dtype=np.float32)

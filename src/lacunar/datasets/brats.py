@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from lacunar.data.dataset import MultimodalDataset, from_arrays
+from lacunar.data.readers import get_reader
 from lacunar.data.splits import Splits
 from lacunar.datasets._card import with_card
 from lacunar.datasets._folders import find_folder
-from lacunar.errors import ConfigError, DataError, MissingExtraError
+from lacunar.errors import ConfigError, DataError
 from lacunar.tasks import Segmentation
 
 __all__ = ["REGIONS", "brats"]
@@ -156,17 +157,10 @@ def _read_case(place: Path, case: Case, strict: bool) -> tuple[np.ndarray, np.nd
 
 def _read_volume(path: Path) -> np.ndarray:
     """A NIfTI volume as float32 with the axis from neck to crown first."""
-    try:
-        import nibabel
-    except ImportError as error:
-        raise MissingExtraError("nibabel", "medical", "reading NIfTI volumes") from error
-    try:
-        volume = np.asarray(nibabel.load(path).dataobj, dtype=np.float32)  # type: ignore[attr-defined]
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a NIfTI volume: {error}") from error
-    if volume.ndim != 3 or not np.isfinite(volume).all():
+    volume = get_reader("nifti")(path).numpy()
+    if len(volume) != 1 or not np.isfinite(volume).all():
         raise DataError(f"{path}: expected a finite volume of three dimensions, got shape {volume.shape}.")
-    return np.ascontiguousarray(np.moveaxis(volume, 2, 0))
+    return np.ascontiguousarray(np.moveaxis(volume[0], 2, 0))
 
 
 def _padded(volume: np.ndarray, shape: Sequence[int] | np.ndarray) -> np.ndarray:
