@@ -19,7 +19,15 @@ __all__ = ["build", "describe", "first_opaque"]
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _PLACEMENT = ("device", "dtype")
-_RECURRENT = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
+_RECURRENT = (
+    "input_size",
+    "hidden_size",
+    "num_layers",
+    "bias",
+    "batch_first",
+    "dropout",
+    "bidirectional",
+)
 
 
 class _CannotDescribeError(Exception):
@@ -89,7 +97,8 @@ def _arguments(module: nn.Module) -> dict[str, Any]:
     if callable(getattr(module, "configuration", None)):
         return module.configuration()  # type: ignore[operator]
     if isinstance(module, (nn.LSTM, nn.GRU)):
-        return {name: getattr(module, name) for name in _RECURRENT}
+        own = {"proj_size": module.proj_size} if isinstance(module, nn.LSTM) else {}
+        return {**{name: getattr(module, name) for name in _RECURRENT}, **own}
     if type(module).__init__ is nn.Module.__init__:
         return {}
     builtin = type(module).__module__.startswith("torch.nn.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,7 +101,9 @@ class TokenTransformer(Configurable):
         x = x + self.dropout(self._attend(self.attention_norm(x)))
         x = x + self.ffn(x)
         if spatial:
-            return x.view(h.shape[1], len(h), -1, self.features).permute(1, 0, 3, 2).unflatten(3, spatial)
+            return (
+                x.view(h.shape[1], len(h), math.prod(spatial), self.features).permute(1, 0, 3, 2).unflatten(3, spatial)
+            )
         return x.transpose(0, 1)
 
     def _attend(self, x: Tensor) -> Tensor:

@@ -57,9 +57,9 @@ class Standardize(Configurable):
         """
         if name in data.names and data.kinds[name] == "tokens":
             raise DataError(f"Modality {name!r} holds integer tokens, which cannot be standardised.")
-        alone = data.only([name])
-        if len(alone) == 0:
+        if name in data.names and not data.present[:, data.names.index(name)].any():
             raise DataError(f"Modality {name!r} is present in no row of {data.name}: nothing to fit on.")
+        alone = data.only([name])
         fitted = cls(alone.shapes[name], clip)
         count = torch.zeros((), dtype=torch.float64)
         mean = torch.zeros(fitted.shape[0], dtype=torch.float64)

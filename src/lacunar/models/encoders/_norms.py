@@ -26,14 +26,19 @@ class GuardedBatchNorm2d(nn.BatchNorm2d):
         )
 
 
+def groups_of(channels: int) -> int:
+    """Up to four groups of at least two channels: a group of one value cannot be normalised."""
+    return next(groups for groups in (4, 3, 2, 1) if groups == 1 or (channels % groups == 0 and channels >= 2 * groups))
+
+
 def norm2d(name: str, channels: int) -> nn.Module:
-    """A normalisation layer over maps: ``"group"`` (4 groups, knows no batch) or ``"batch"`` (guarded).
+    """A normalisation layer over maps: ``"group"`` (knows no batch) or ``"batch"`` (guarded).
 
     Raises:
         ConfigError: for another name.
     """
     if name == "group":
-        return nn.GroupNorm(math.gcd(4, channels), channels)
+        return nn.GroupNorm(groups_of(channels), channels)
     if name == "batch":
         return GuardedBatchNorm2d(channels)
     raise ConfigError(f"norm is 'group' or 'batch', got {name!r}.")

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from lacunar.errors import ConfigError, DataError, MissingExtraError
 from lacunar.models.configurable import Configurable
+from lacunar.models.encoders._norms import groups_of
 
 __all__ = ["Conv3dEncoder", "residual_unit"]
 
@@ -26,7 +27,7 @@ def residual_unit(channels: int, width: int, stride: int = 1) -> nn.Module:
         from monai.networks.blocks import ResidualUnit
     except ImportError as error:
         raise MissingExtraError("monai", "medical", "The 3-D encoder") from error
-    norm: Any = ("group", {"num_groups": math.gcd(4, width)})
+    norm: Any = ("group", {"num_groups": groups_of(width)})
     return ResidualUnit(3, channels, width, strides=stride, subunits=2, norm=norm, act="gelu")
 
 
