@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lacunar.data.dataset import from_arrays
 from lacunar.data.presence import PresenceTable, draw_presence, observed_presence
-from lacunar.errors import ConfigError, DataError
+from lacunar.errors import ConfigError
 
 NAMES = ("audio", "text", "video")
 RATES = {"audio": 0.2, "text": 0.5, "video": 0.8}

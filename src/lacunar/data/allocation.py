@@ -69,17 +69,15 @@ def _by_class(codes: np.ndarray, fractions: np.ndarray, generator: np.random.Gen
     counts[(counts[:, 0] == 0) & (per_class > 0), 0] = 1
     remainder = exact - counts
     left, room = per_class - counts.sum(axis=1), sizes - counts.sum(axis=0)
-    for flat in np.argsort(-remainder, axis=None, kind="stable"):
-        code, part = np.unravel_index(flat, remainder.shape)
-        if left[code] > 0 and room[part] > 0 and fractions[part] > 0:
-            counts[code, part] += 1
-            left[code] -= 1
-            room[part] -= 1
-    for code in np.flatnonzero(left):
-        for _ in range(left[code]):
-            part = int(np.argmax(room))
-            counts[code, part] += 1
-            room[part] -= 1
+    for _ in range(int(left.sum())):
+        # The class with most samples left chooses the part that it is shortest in; each cell is rounded up once.
+        code = int(np.argmax(left))
+        wish = np.where((room > 0) & (fractions > 0), remainder[code], -np.inf)
+        part = int(np.argmax(wish)) if np.isfinite(wish).any() else int(np.argmax(fractions))
+        counts[code, part] += 1
+        remainder[code, part] -= 1
+        left[code] -= 1
+        room[part] -= 1
     parts = np.empty(len(codes), dtype=np.int64)
     for code, row in enumerate(counts):
         members = generator.permutation(np.flatnonzero(codes == code))

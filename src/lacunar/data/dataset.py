@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from lacunar.data.batch import Batch, collate
 from lacunar.data.columns import Column, column_from_values
+from lacunar.data.presence_table import PresenceTable
 from lacunar.errors import DataError, did_you_mean
 from lacunar.lattice import Lattice
 from lacunar.tasks import Task, infer_task
 
 if TYPE_CHECKING:
-    from lacunar.data.presence import PresenceTable
     from lacunar.data.splits import Splits
 
 __all__ = ["MultimodalDataset", "from_arrays"]
@@ -149,17 +149,19 @@ class MultimodalDataset(Dataset):
         columns = {name: column for name, column in self.columns.items() if name in set(names)}
         return self._copy(columns=columns)._without_empty()
 
-    def hide(self, present: PresenceTable | Tensor | np.ndarray) -> MultimodalDataset:
+    def hide(
+        self, present: PresenceTable | Tensor | np.ndarray | pd.DataFrame | Mapping[str, Any]
+    ) -> MultimodalDataset:
         """The same samples with fewer cells: what the table marks absent is gone, and cannot be read back.
 
         Args:
-            present: a presence table keyed by sample id, or booleans of shape ``(N, M)`` in this order. Samples that
+            present: a presence table keyed by sample id, booleans of shape ``(N, M)`` in this order, or a mapping or
+                frame with booleans ``(N,)`` for each modality that loses cells. Samples that
                 are left with nothing are left out, unless the table says ``resolve_empty="keep"``.
         """
-        table = present.align(self.ids, self.names) if hasattr(present, "align") else present
-        keep = torch.as_tensor(np.asarray(table), dtype=torch.bool)
-        if keep.shape != self.present.shape:
-            raise DataError(f"Expected presence of shape {tuple(self.present.shape)}, got {tuple(keep.shape)}.")
+        table = _presence_by_name(present, self.names, len(self), self.ids) or {}
+        kept = [table.get(name, np.ones(len(self), dtype=bool)) for name in self.names]
+        keep = torch.from_numpy(np.stack(kept, axis=1))
         columns = {name: column.hide(keep[:, m]) for m, (name, column) in enumerate(self.columns.items())}
         hidden = self._copy(columns=columns)
         return hidden if getattr(present, "resolve_empty", "drop") == "keep" else hidden._without_empty()
@@ -321,7 +323,7 @@ def _unique_ids(ids: Sequence[Any] | np.ndarray | None, count: int) -> np.ndarra
 def _presence_by_name(present: Any, names: Sequence[str], count: int, ids: np.ndarray) -> dict[str, np.ndarray] | None:
     if present is None:
         return None
-    if hasattr(present, "align"):
+    if isinstance(present, PresenceTable):
         present = dict(zip(names, np.asarray(present.align(ids, names)).T))
     if isinstance(present, (pd.DataFrame, Mapping)):
         table = {str(key): np.asarray(present[key]) for key in present}
