@@ -42,6 +42,7 @@ CASES = {
         ((1, 6), {"widths": (4, 6), "stride": 1}, (1, 4, 6, 8)),
         ((2, 6), {"widths": (4, 6, 8), "stride": 2}, (2, 8, 8, 8)),
         ((1, 6), {"widths": (4, 6), "stride": 2}, (1, 4, 4, 4)),
+        ((1, 6), {"widths": (4, 6), "stride": 1, "pool": True}, (1, 4, 4, 4)),
     ],
 }
 
@@ -235,7 +236,9 @@ def test_chain_hands_lengths_to_the_steps_that_take_them():
     encoder = Chain(InputNoise(0.5), LSTM(4, 5)).eval()
     x, lengths = rows(6, (None, 4), {})
     torch.testing.assert_close(encoder(x, lengths), encoder.steps[1](x, lengths))
-    assert encoder.out_features == 5
+    assert encoder.out_features == Chain(LSTM(4, 5), nn.Dropout(0.5)).out_features == 5
+    with pytest.raises(ConfigError, match="out_features"):
+        Chain(InputNoise()).out_features  # noqa: B018
     assert Chain(InputNoise(0.5), MLP(6, 3))(torch.randn(2, 6)).shape == (2, 3)
 
 

@@ -22,11 +22,11 @@ def takes_lengths(module: nn.Module) -> bool:
 class Chain(Configurable):
     """An encoder made of steps: ``Chain(Standardize.fit(data, "audio"), InputNoise(0.3), LSTM(130, 128))``.
 
-    Unlike :class:`torch.nn.Sequential` it hands the lengths of sequences to every step that takes them. All steps
-    but the last must keep the number of time steps.
+    Unlike :class:`torch.nn.Sequential` it hands the lengths of sequences to every step that takes them. Steps
+    before the encoder must keep the number of time steps.
 
     Args:
-        steps: modules, the last of which is the encoder proper.
+        steps: modules; the encoder proper stands last, or before steps that keep its width, such as dropout.
     """
 
     def __init__(self, *steps: nn.Module):
@@ -38,8 +38,15 @@ class Chain(Configurable):
 
     @property
     def out_features(self) -> int:
-        """Width of what the last step returns."""
-        return self.steps[-1].out_features  # type: ignore[return-value]
+        """Width of what the chain returns: that of the last step which names one.
+
+        Raises:
+            ConfigError: when none does.
+        """
+        for step in reversed(self.steps):
+            if hasattr(step, "out_features"):
+                return int(step.out_features)  # type: ignore[arg-type]
+        raise ConfigError("Chain: none of its steps has an attribute out_features.")
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Apply the steps in order to ``x (n, ...)``; ``lengths`` has shape ``(n,)``."""

@@ -250,7 +250,7 @@ def _read_weights(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
 def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
     """What differs first between two states, in words; empty when nothing does."""
     missing = [key for key in expected if key not in found]
-    surplus = [key for key in found if key not in expected]
+    surplus = sorted(key for key in found if key not in expected)
     shapes = [
         f"{key} is {tuple(found[key].shape)}, expected {tuple(expected[key].shape)}"
         for key in expected

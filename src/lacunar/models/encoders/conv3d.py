@@ -43,16 +43,23 @@ class Conv3dEncoder(Configurable):
         widths: maps of each stage, finest first.
         stride: of the features, a power of two: 2 gives features at half the resolution. Sides of a volume must
             divide by ``2 ** (len(widths) - 1)``.
+        pool: average over the volume and return one vector, for labels and numbers instead of label maps.
 
     Shapes:
-        ``(n, in_channels, D, H, W)`` -> ``(n, out_features, D / stride, H / stride, W / stride)``.
+        ``(n, in_channels, D, H, W)`` -> ``(n, out_features, D / stride, H / stride, W / stride)``, or
+        ``(n, out_features)`` when pooled.
 
     Raises:
         MissingExtraError: when MONAI is not installed (``pip install 'lacunar[medical]'``).
     """
 
     def __init__(
-        self, in_channels: int = 1, out_features: int = 32, widths: Sequence[int] = (8, 16, 32), stride: int = 2
+        self,
+        in_channels: int = 1,
+        out_features: int = 32,
+        widths: Sequence[int] = (8, 16, 32),
+        stride: int = 2,
+        pool: bool = False,
     ):
         super().__init__()
         if stride not in [2**stage for stage in range(len(widths))]:
@@ -60,7 +67,7 @@ class Conv3dEncoder(Configurable):
                 f"Conv3dEncoder: {len(widths)} stages allow the strides "
                 f"{', '.join(str(2**stage) for stage in range(len(widths)))}, got {stride}."
             )
-        self.out_features, self.stride = out_features, stride
+        self.out_features, self.stride, self.pool = out_features, stride, pool
         self.divisor = 2 ** (len(widths) - 1)
         before = [in_channels, *widths]
         self.down = nn.ModuleList(
@@ -73,8 +80,11 @@ class Conv3dEncoder(Configurable):
         self.up = nn.ModuleList(residual_unit(low + fine, fine) for low, fine in zip(coarser, finer))
         self.project = nn.Conv3d(coarser[-1], out_features, 1)
 
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}, pool={self.pool}"
+
     def forward(self, x: Tensor) -> Tensor:
-        """Features ``(n, C, d, h, w)`` of volumes ``x (n, channels, D, H, W)``.
+        """Features ``(n, C, d, h, w)`` or ``(n, C)`` of volumes ``x (n, channels, D, H, W)``.
 
         Raises:
             DataError: when a side of the volume does not divide by ``2 ** (len(widths) - 1)``.
@@ -92,4 +102,5 @@ class Conv3dEncoder(Configurable):
         for block in self.up:
             enlarged = functional.interpolate(x, scale_factor=2, mode="nearest")
             x = block(torch.cat([enlarged, stages.pop()], dim=1))
-        return self.project(x)
+        x = self.project(x)
+        return x.flatten(2).mean(2) if self.pool else x
