@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["DataSummary", "reliability", "report"]
+__all__ = ["DataSummary", "report"]
 
-_HOME = {"report": "write", "reliability": "confidence", "DataSummary": "summary"}
+_HOME = {"report": "write", "DataSummary": "summary"}
 
 
 def __getattr__(name: str) -> Any:

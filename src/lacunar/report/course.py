@@ -77,9 +77,15 @@ def data_sections(data: DataSummary, min_cell: int = 0) -> list[Section]:
         )
         for name in data.names
     ]
-    blocks: list[Block] = [Text(text), drawing, patterns, Table("Modalities and their missing rates", columns, about)]
-    if data.presence.get("rates") and data.presence.get("law") not in ("observed", None):
-        blocks += _hidden(data)
+    blocks: list[Block] = [Text(text), drawing, patterns]
+    asked = data.presence.get("asked")
+    if asked:
+        columns.append(Column("asked for", hint="before samples that were left with nothing were taken out"))
+        for row in about:
+            row.cells.append(number(asked.get(row.cells[0], 0.0)))
+        facts = f"law {data.presence.get('law')}, seed {data.presence.get('seed')}"
+        blocks.append(Text(f"Some cells were hidden on purpose, for an experiment: {facts}."))
+    blocks.append(Table("Modalities and their missing rates", columns, about))
     return [Section("presence", "Who has what", blocks), Section("card", "The data", _card(data, min_cell))]
 
 
@@ -211,7 +217,7 @@ def capability_section(
     return Section("capability", "What each encoder knows", blocks)
 
 
-def representation_section(quality: pd.DataFrame | None) -> Section:
+def representation_section(quality: pd.DataFrame | None, names: Sequence[str]) -> Section:
     """How well the fused features separate the classes: what :func:`representation_quality` returns."""
     if quality is None or not len(quality):
         return Section("representation", "Representation quality")
@@ -222,7 +228,8 @@ def representation_section(quality: pd.DataFrame | None) -> Section:
     for label, line in zip(quality.index, quality.to_dict("records")):
         count = [number(int(line["n"]))] if "n" in quality else []
         shown = "all conditions" if label == "all" else str(label).replace("+", " + ")
-        rows.append(Row([shown, *count, *(number(line[name]) for name in kept)]))
+        held = [label == "all" or name in str(label).split("+") for name in names]
+        rows.append(Row([shown, *count, *(number(line[name]) for name in kept)], held))
     text = (
         "Features that the head reads, by class: compact classes that lie far apart are easy to tell. Distances depend "
         "on the scale of the features; ratio, cosine and the unit-length columns do not."
@@ -238,24 +245,6 @@ def _rates(data: DataSummary, min_cell: int) -> pd.DataFrame:
             few |= (total - observed[part] < min_cell) & (observed[part] < total)
             rates.loc[few, part] = float("nan")
     return rates
-
-
-def _hidden(data: DataSummary) -> list[Block]:
-    facts = data.presence
-    text = f"Cells were hidden on purpose, for an experiment: law {facts['law']}, seed {facts['seed']}."
-    if facts.get("empty"):
-        text += f" {number(facts['empty'])} samples were left with nothing."
-    columns = [
-        Column("modality", False),
-        Column("asked"),
-        Column("as drawn"),
-        Column("without samples that have nothing"),
-    ]
-    rows = [
-        Row([name, *(number(rate) for rate in row)], [other == name for other in data.names])
-        for name, row in facts["rates"].items()
-    ]
-    return [Text(text), Table("Missing rates that were asked for, and that came out", columns, rows)]
 
 
 def _card(data: DataSummary, min_cell: int) -> list[Block]:

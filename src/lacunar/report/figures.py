@@ -98,14 +98,15 @@ def pattern_figure(
     total = counts.fillna(0).sum(axis=1).to_numpy()
     order = np.argsort(-total, kind="stable")[:ROWS]
     counts, members = counts.iloc[order], np.asarray(members)[order]
-    shades = dict(zip(counts.columns, (INK, "#8a93a0", "#56b4e9", "#cc79a7")))
+    looks = ((INK, INK), ("#7d8794", "#7d8794"), ("none", INK))
     with quiet():
         _, plot, figure = _dots_and_plot(members, names, 0.26, extra=0.0 if rates is None else 1.9)
         left = np.zeros(len(counts))
         rows = np.arange(len(counts))
-        for part in counts.columns:
+        for number, part in enumerate(counts.columns):
             width = counts[part].fillna(0).to_numpy(float)
-            plot.barh(rows, width, left=left, height=0.62, color=shades[part], label=str(part))
+            face, edge = looks[number % 3]
+            plot.barh(rows, width, left=left, height=0.62, facecolor=face, edgecolor=edge, label=str(part))
             left += width
         for row, (_, line) in enumerate(counts.iterrows()):
             text = "fewer than shown" if line.isna().all() else f"{left[row]:,.0f}" + ("+" if line.isna().any() else "")
@@ -312,9 +313,6 @@ def _dots_and_plot(
         for label in dots.get_xticklabels():
             label.set_horizontalalignment("left")
             label.set_rotation_mode("anchor")
-    for label, name in zip(dots.get_xticklabels(), names):
-        label.set_color(tint[str(name)])
-        label.set_fontweight("bold")
     dots.set_xlim(-0.6, len(names) - 0.4)
     dots.set_ylim(len(members) - 0.4, -0.6)
     dots.set_yticks([])

@@ -40,6 +40,10 @@ class Preformatted:
     text: str
     title: str = ""
 
+    @property
+    def folded(self) -> bool:
+        return bool(self.title) and self.text.count("\n") > 30
+
 
 @dataclass
 class Drawing:

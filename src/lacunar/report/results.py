@@ -114,9 +114,9 @@ def calibration_section(bins: pd.DataFrame, table: SubsetTable | None = None) ->
     text += f"overall the model is {direction}."
     drawing = Drawing(
         reliability_figure(bins),
-        f"Reliability diagram: expected calibration error {gap:.3f} over {int(used['count'].sum())} samples.",
-        "Points on the diagonal: of the answers given with a confidence of .8, eight in ten are right. Below it the "
-        "model is too sure. The lower panel counts the samples.",
+        f"Reliability diagram: expected calibration error {gap:.3f} over {int(used['count'].sum())} answers.",
+        "All combinations of modalities together. Points on the diagonal: of the answers given with a confidence of "
+        ".8, eight in ten are right. Below it the model is too sure. The lower panel counts the answers.",
     )
     return Section("calibration", "Calibration", [Text(text), drawing])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,7 @@ class DataSummary:
         table = getattr(data, "presence", None)
         presence = {}
         if table is not None:
-            rates = {name: [_plain(rate) for rate in row] for name, row in zip(table.names, table.realised.to_numpy())}
-            presence = {"law": table.law, "seed": table.seed, "hash": table.hash, "empty": table.empty, "rates": rates}
+            presence = {"law": table.law, "seed": table.seed, "hash": table.hash, "asked": table.asked}
         return cls(
             name=str(first.name),
             names=list(first.names),
@@ -69,7 +69,7 @@ class DataSummary:
             patterns={name: _patterns(part) for name, part in parts.items()},
             labels=_labels(parts),
             task=_task(first),
-            card="" if first.card is None else str(first.card),
+            card=_card(first.card),
             dropped=sum(int(part.dropped) for part in parts.values()),
             presence=presence,
             split_hash=str(getattr(data, "hash", "")),
@@ -172,5 +172,7 @@ def _labels(parts: dict[str, Any]) -> dict[str, dict[str, int]]:
     return found
 
 
-def _plain(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _card(card: Any) -> str:
+    if isinstance(card, Mapping):
+        return "\n".join(f"{key}: {value}" for key, value in card.items() if value is not None)
+    return "" if card is None else str(card)

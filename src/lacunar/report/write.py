@@ -53,7 +53,7 @@ def report(
         probes: what :func:`lacunar.evaluation.capability` found.
         trajectory: what :func:`lacunar.evaluation.capability_trajectory` found.
         representation: what :func:`lacunar.evaluation.representation_quality` found.
-        calibration: what :func:`lacunar.report.reliability` found.
+        calibration: what :func:`lacunar.evaluation.reliability` found.
         comparison: tables of other models on the same samples, by name.
         min_cell: counts of samples from 1 to ``min_cell - 1`` are not shown, for data about people.
 
@@ -131,7 +131,7 @@ def _page(
         sections += data_sections(data, min_cell)
     sections += training_sections(facts.history, names, facts.result.get("best_epoch"), score_name)
     sections.append(capability_section(probes, trajectory, names, score_name))
-    sections.append(representation_section(representation))
+    sections.append(representation_section(representation, names))
     if calibration is not None and len(calibration):
         sections.append(calibration_section(calibration, table))
     sections += [_configuration(facts, data), _assumptions(table, data, part)]
