@@ -8,14 +8,13 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
 from lacunar.errors import LacunarError
 from lacunar.training.averaging import AveragedWeights
 from lacunar.training.log import RunLog
 from lacunar.training.module import ObjectiveModule
-from lacunar.training.sampler import derive_seed
+from lacunar.training.sampler import reseed
 from lacunar.training.selection import Selection
 from lacunar.training.validation import Validation, Validator
 
@@ -85,7 +84,7 @@ class EpochKeeper(pl.Callback):
         module, epoch = pl_module, pl_module._prepared
         self.log.flush()
         trained = time.perf_counter()
-        torch.manual_seed(derive_seed(module.seed, "epoch end", epoch))
+        reseed(module.device, module.seed, "epoch end", epoch)
         module.objective.on_epoch_end(module.model, module.data, epoch)
         last = epoch + 1 == trainer.max_epochs
         with self.averaged.applied() if self.averaged is not None else nullcontext():

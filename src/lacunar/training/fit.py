@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
@@ -123,7 +122,7 @@ def fit(
     options = TrainingOptions(**{name: given[name] for name in TrainingOptions.names()}).checked(len(data.train))
     if tensorboard and out is None:
         raise ConfigError("tensorboard=True writes files: give the folder of the run as out=.")
-    first = getattr(rank_zero_only, "rank", 0) == 0
+    first = options.devices == 1 or _rank() == 0
     folder = None if out is None else RunFolder(out)
     with quiet(), isolate_rng(), contextlib.ExitStack() as stack:
         torch.manual_seed(derive_seed(seed, "setup"))
@@ -292,6 +291,13 @@ class _Training:
     def _make_validator(self, rank: int, world: int) -> Validator:
         size = max(256, self.options.batch_size or 0)
         return Validator(self.data.val, size, self.options.seed, rank, world, self.num_workers)
+
+
+def _rank() -> int:
+    """Number of this process among those that a launcher has started, before and after they have met."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank()
+    return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK") if name in os.environ), 0)
 
 
 def _check_data(data: Any) -> None:

@@ -16,7 +16,7 @@ from lacunar.data.dataset import MultimodalDataset
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective
 from lacunar.training.log import RunLog
-from lacunar.training.sampler import EpochLoader, derive_seed
+from lacunar.training.sampler import EpochLoader, reseed
 
 __all__ = ["ObjectiveModule", "parameter_groups"]
 
@@ -73,7 +73,7 @@ class ObjectiveModule(pl.LightningModule):
         # Lightning counts an epoch as processed before it is completed, and only this count is right on resuming.
         epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         if epoch != self._prepared:
-            torch.manual_seed(derive_seed(self.seed, "epoch start", epoch))
+            reseed(self.device, self.seed, "epoch start", epoch)
             self.objective.on_epoch_start(self.model, self.data, epoch)
             self._samples = self.objective.training_set(self.data, epoch)
             self._prepared = epoch
@@ -94,8 +94,7 @@ class ObjectiveModule(pl.LightningModule):
         return batch if batch.device == device else batch.to(device, non_blocking=True)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        position = (self._prepared, batch_idx, self.trainer.global_rank)
-        torch.manual_seed(derive_seed(self.seed, "step", *position))
+        reseed(self.device, self.seed, "step", self._prepared, batch_idx, self.trainer.global_rank)
         terms = self.objective(self.model, batch)
         loss = torch.stack(list(terms.values())).sum()
         if self.run_log is not None:
