@@ -167,14 +167,16 @@ class FileColumn(Column):
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         paths = [self.paths[i] for i in self.position[rows].tolist()]
         values = [self.read(path) for path in paths if path is not None]
-        if self.kind in ("sequence", "tokens"):
-            return _pad(values, self.shape, self.kind)
+        ragged = self.kind in ("sequence", "tokens")
         for path, value in zip(paths, values):
-            if tuple(value.shape) != self.shape:
+            if tuple(value.shape[1:] if ragged else value.shape) != self.shape:
                 raise DataError(
-                    f"Modality {self.name!r}: expected every file to hold shape {self.shape}, "
-                    f"got {tuple(value.shape)} in {path}. Resample the files, or describe the modality as a sequence."
+                    f"Modality {self.name!r}: expected every file to hold shape {self.shape}"
+                    f"{' a step' if ragged else ''}, got {tuple(value.shape)} in {path}. Resample the files, or "
+                    "describe the modality as a sequence if only its length differs."
                 )
+        if ragged:
+            return _pad(values, self.shape, self.kind)
         return (torch.stack(values) if values else torch.empty(0, *self.shape)), None
 
     def _like(self, position: Tensor) -> FileColumn:

@@ -23,6 +23,9 @@ from lacunar.tasks import Task
 
 __all__ = ["Description", "load_description", "load_splits", "read_table"]
 
+# What counts as an empty cell of a text file, besides nothing at all.
+NOTHING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None"]
+
 
 @dataclass(frozen=True)
 class Description:
@@ -249,7 +252,7 @@ def read_table(path: Path, ids: list[str] | None = None, texts: list[str] | None
     Args:
         path: the file; its ending says what it is.
         ids: columns that are read as text in which nothing but an empty cell is missing (leading zeros and an id
-            "NA" stay what they are).
+            "NA" stay what they are). Elsewhere NA, NaN, null and None are empty cells too.
         texts: further columns that are read as text.
 
     Raises:
@@ -277,14 +280,15 @@ def read_table(path: Path, ids: list[str] | None = None, texts: list[str] | None
         repeated = [column for column in dict.fromkeys(header) if header.count(column) > 1]
         if repeated:
             raise DataError(f"{path}: more than one column is named {repeated[0]!r}. Rename them.")
-        verbatim = {column: str for column in ids or () if column in header}
-        coded = {column: str for column in texts or () if column in header and column not in verbatim}
+        verbatim = set(ids or ())
+        text = {column: str for column in header if column in verbatim or column in set(texts or ())}
         return pd.read_csv(
             path,
             sep=separator,
             encoding="utf-8-sig",
-            converters=verbatim,
-            dtype=coded,
+            dtype=text,
+            keep_default_na=False,
+            na_values={column: [""] if column in verbatim else NOTHING for column in header},
             index_col=False,
             low_memory=False,
         )

@@ -1,0 +1,160 @@
+"""The YAML description of a data set."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from lacunar.data.description import Description, load_description, load_splits, read_table
+
+BASE = {
+    "table": "patients.csv",
+    "id": "patient",
+    "target": "outcome",
+    "group": "site",
+    "subgroups": ["sex"],
+    "licence": "CC BY 4.0",
+    "modalities": {"rna": "rna_*", "clinical": ["age", "stage"], "scan": {"path": "scan", "reader": "npy"}},
+}
+
+
+def folder(tmp_path, n: int = 40, suffix: str = "csv", **changes):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(n, 3)), columns=["rna_1", "rna_2", "rna_3"])
+    frame.insert(0, "patient", [f"{i:04d}" for i in range(n)])
+    frame.loc[::5, ["rna_1", "rna_2", "rna_3"]] = np.nan
+    frame["age"] = np.arange(n) + 30
+    frame["stage"] = [("I", "II")[i % 2] for i in range(n)]
+    frame["sex"] = [("f", "m")[i % 2] for i in range(n)]
+    frame["site"] = [f"0{i // 4}" for i in range(n)]
+    frame["outcome"] = [("no", "yes")[i // 2 % 2] for i in range(n)]
+    frame["part"] = ["train"] * (n - 20) + ["val"] * 8 + ["test"] * 8 + [""] * 4
+    (tmp_path / "scans").mkdir(exist_ok=True)
+    for i in range(n):
+        np.save(tmp_path / "scans" / f"{i}.npy", np.full((2, 2, 2), float(i)))
+    frame["scan"] = [f"scans/{i}.npy" if i % 2 else "" for i in range(n)]
+    if suffix == "csv":
+        frame.to_csv(tmp_path / "patients.csv", index=False)
+    elif suffix == "tsv":
+        frame.to_csv(tmp_path / "patients.tsv", index=False, sep="\t")
+    else:
+        frame.to_parquet(tmp_path / "patients.parquet")
+    content = {**BASE, "table": f"patients.{suffix}", **changes}
+    content = {key: value for key, value in content.items() if value is not None}
+    (tmp_path / "patients.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return tmp_path / "patients.yaml"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_a_description_is_a_data_set(tmp_path, suffix, monkeypatch):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    path = folder(tmp_path, suffix=suffix)
+    monkeypatch.chdir("/")  # paths are relative to the description, wherever one is
+    data = load_description(path)
+    assert data.name == "patients"
+    assert data.names == ("rna", "clinical", "scan")
+    assert data.ids[:2].tolist() == ["0000", "0001"]
+    assert data.groups[:5].tolist() == ["00", "00", "00", "00", "01"]
+    assert data.missing_rates == {"rna": pytest.approx(0.2), "clinical": 0.0, "scan": 0.5}
+    assert data.shapes["scan"] == (2, 2, 2)
+    assert data.card["licence"] == "CC BY 4.0"
+    batch = data.__getitems__([0, 1, 3])
+    assert batch.inputs["scan"][:, 0, 0, 0].tolist() == [1.0, 3.0]
+    assert batch.inputs["clinical"][1].tolist() == [31.0, 0.0, 1.0]
+
+
+def test_ids_stay_what_is_written(tmp_path):
+    (tmp_path / "t.csv").write_text("key,x,y\n007,1,a\nNA,2,b\n1e5,3,a\n 5,4,b\n")
+    frame = read_table(tmp_path / "t.csv", ids=["key"])
+    assert frame["key"].tolist() == ["007", "NA", "1e5", " 5"]
+    description = Description("t.csv", {"m": "x"}, id="key", target="y", root=tmp_path)
+    assert description.dataset().ids.tolist() == ["007", "NA", "1e5", " 5"]
+
+
+def test_a_byte_order_mark_and_crlf_are_read_over(tmp_path):
+    (tmp_path / "t.csv").write_bytes("\ufeffkey,x,y\r\na,1,u\r\nb,2,v\r\n".encode())
+    assert read_table(tmp_path / "t.csv", ids=["key"]).columns.tolist() == ["key", "x", "y"]
+
+
+def test_splits_by_a_column(tmp_path):
+    splits = load_splits(folder(tmp_path, splits="part"))
+    assert [len(part) for part in splits.parts.values()] == [20, 8, 8]
+    assert splits.test.ids[0] == "0028"
+
+
+def test_splits_by_a_column_without_validation(tmp_path):
+    path = folder(tmp_path, splits="part", group=None)
+    frame = pd.read_csv(tmp_path / "patients.csv", dtype={"patient": str})
+    frame["part"] = frame["part"].replace({"val": "train"})
+    frame.to_csv(tmp_path / "patients.csv", index=False)
+    splits = load_splits(path)
+    assert len(splits.val) == 4
+    assert len(splits.train) + len(splits.val) == 28
+    assert len(splits.test) == 8
+
+
+def test_splits_by_fractions_and_by_default(tmp_path):
+    splits = load_splits(folder(tmp_path, splits={"train": 0.5, "val": 0.5}))
+    assert splits.test is None
+    assert not set(splits.train.groups) & set(splits.val.groups)
+    default = load_splits(folder(tmp_path), seed=1)
+    assert list(default.parts) == ["train", "val", "test"]
+    assert default.hash != load_splits(folder(tmp_path), seed=2).hash
+    assert default.hash == load_splits(folder(tmp_path), seed=1).hash
+
+
+def test_samples_with_nothing_do_not_upset_a_split_column(tmp_path):
+    path = folder(tmp_path, splits="part", modalities={"rna": "rna_*"})
+    splits = load_splits(path)
+    assert len(splits.train) == 16
+    assert splits.train.missing_rates == {"rna": 0.0}
+
+
+def test_a_description_is_stored_and_read_back(tmp_path):
+    description = Description.from_file(folder(tmp_path, splits="part"))
+    stored = json.loads(json.dumps(description.to_dict()))
+    again = Description.from_dict(stored, tmp_path)
+    assert again == description
+    assert again.dataset().ids.tolist() == description.dataset().ids.tolist()
+    several = Description.from_dict({**stored, "target": ["age", "rna_1"], "modalities": {"r": "rna_2"}}, tmp_path)
+    assert Description.from_dict(json.loads(json.dumps(several.to_dict())), tmp_path) == several
+
+
+def test_new_data_are_read_as_the_old_ones_were(tmp_path):
+    description = Description.from_file(folder(tmp_path))
+    trained = description.dataset()
+    kept = description.resolved(description.read())
+    assert kept.modalities["clinical"]["categories"] == {"stage": ["I", "II"]}
+    new = tmp_path / "elsewhere"
+    (new / "scans").mkdir(parents=True)
+    np.save(new / "scans" / "1.npy", np.full((2, 2, 2), 1.0))
+    rows = "patient,rna_1,rna_2,rna_3,age,stage,scan\n01,1,2,3,50,II,scans/1.npy\n02,,,,,,\n03,,,,60,II,\n"
+    (new / "new.csv").write_text(rows)
+    data = kept.dataset(new / "new.csv", task=trained.task, predict=True)
+    assert data.ids.tolist() == ["01", "02", "03"]
+    assert data.present.tolist() == [[True, True, True], [False, False, False], [False, True, False]]
+    assert data.shapes["clinical"] == trained.shapes["clinical"]
+    assert data.__getitems__([0]).inputs["clinical"].tolist() == [[50.0, 0.0, 1.0]]
+    assert data.target is None
+    assert data.task is trained.task
+
+
+def test_new_data_with_a_target_can_be_scored(tmp_path):
+    description = Description.from_file(folder(tmp_path))
+    task = description.dataset().task
+    data = description.dataset(task=task, predict=True)
+    assert torch.equal(data.target, description.dataset().target)
+    frame = description.read()
+    frame.loc[3, "outcome"] = None
+    assert description.dataset(frame, task=task, predict=True).target is None
+
+
+def test_the_task_may_be_said(tmp_path):
+    data = load_description(folder(tmp_path, target="age", task="regression", modalities={"rna": "rna_*"}))
+    assert data.task.kind == "regression"
