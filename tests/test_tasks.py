@@ -283,6 +283,13 @@ def test_the_prior_is_the_best_constant():
     )
 
 
+@pytest.mark.parametrize(("task", "target"), TASKS, ids=lambda value: getattr(value, "kind", ""))
+def test_no_samples_have_no_scores(task: Task, target: torch.Tensor):
+    task = task.copy().fit(target)
+    output = task.expand(task.baseline(target), target)[:0]
+    assert task.loss(output, target[:0]).shape == task.score(output, target[:0]).shape == (0,)
+
+
 def test_half_precision_outputs_are_scored_in_full():
     task = Classification(3)
     output, target = torch.randn(4, 3).bfloat16(), torch.tensor([0, 1, 2, 0])

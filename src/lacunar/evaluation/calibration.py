@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lacunar.data.batch import Batch
 from lacunar.errors import ConfigError, DataError, RunError
+from lacunar.evaluation.outputs import predict_in_pieces, subset_codes, subset_outputs
 from lacunar.lattice import Lattice, Pairs
 from lacunar.models.configurable import Configurable
 from lacunar.tasks import Task
@@ -40,9 +41,8 @@ def binned_calibration_error(
     """
     if not len(confidence):
         return float("nan")
-    table = calibration_bins(confidence, outcome, bins, equal_mass)
-    gap = (table["confidence"] - table["accuracy"]).abs() * table["count"]
-    return float(gap.sum() / len(confidence))
+    said, true, _ = _bin_sums(confidence, outcome, bins, equal_mass)
+    return float(np.abs(said - true).sum() / len(confidence))
 
 
 def calibration_bins(
@@ -52,20 +52,26 @@ def calibration_bins(
 
     Bins without a sample have a count of 0 and NaN elsewhere.
     """
+    said, true, count = _bin_sums(confidence, outcome, bins, equal_mass)
+    with np.errstate(invalid="ignore"):
+        return pd.DataFrame({"confidence": said / count, "accuracy": true / count, "count": count})
+
+
+def _bin_sums(
+    confidence: np.ndarray, outcome: np.ndarray, bins: int, equal_mass: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sums of confidences and of outcomes, and counts, of each bin."""
     if bins < 1:
         raise ConfigError(f"bins: expected at least one, got {bins}.")
     n = len(confidence)
     if equal_mass:
         bin_of = np.empty(n, dtype=np.int64)
-        bin_of[np.argsort(confidence, kind="stable")] = np.arange(n) * bins // n
+        bin_of[np.argsort(confidence, kind="stable")] = np.arange(n) * bins // max(n, 1)
     else:
         # Bins are open on the left, so that a probability of 1 falls into the last one.
         bin_of = np.clip(np.ceil(np.asarray(confidence, dtype=np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
-    count = np.bincount(bin_of, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        said = np.bincount(bin_of, weights=confidence, minlength=bins) / count
-        true = np.bincount(bin_of, weights=outcome, minlength=bins) / count
-    return pd.DataFrame({"confidence": said, "accuracy": true, "count": count})
+    said = np.bincount(bin_of, weights=confidence, minlength=bins)
+    return said, np.bincount(bin_of, weights=outcome, minlength=bins), np.bincount(bin_of, minlength=bins)
 
 
 def reliability(
@@ -79,7 +85,6 @@ def reliability(
         DataError: the task has no probabilities, or the data have no target.
     """
     from lacunar.evaluation.metrics import measure
-    from lacunar.evaluation.outputs import subset_codes, subset_outputs
     from lacunar.evaluation.subsets import target_for
 
     task = getattr(model, "task", None) or data.task
@@ -160,8 +165,6 @@ class TemperatureScaling(Configurable):
         Raises:
             DataError: the task has no probabilities, or the data have no target.
         """
-        from lacunar.evaluation.outputs import subset_codes, subset_outputs
-
         task = data.task if self.task is None else self.task
         if task is None or data.target is None:
             raise DataError("Temperature scaling needs validation data with a target, got none.")
@@ -191,8 +194,7 @@ class TemperatureScaling(Configurable):
 
     def predict_pairs(self, batch: Batch, pairs: Pairs, chunk: int | None = None) -> Tensor:
         """Raw outputs ``(P, n_outputs)`` of (sample, subset) pairs, divided by their temperatures."""
-        options = {} if chunk is None else {"chunk": chunk}
-        return self._scale(self.model.predict_pairs(batch, pairs, **options), pairs.codes)
+        return self._scale(predict_in_pieces(self.model, batch, pairs, chunk), pairs.codes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Raw outputs ``(B, n_outputs)`` from everything that each sample has."""

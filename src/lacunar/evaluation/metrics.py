@@ -43,7 +43,7 @@ def measure(task: Task, output: Tensor, target: Tensor) -> dict[str, np.ndarray]
         kept["log_loss"] = task.loss(output, target, smoothing=0.0)
         kept["brier"] = (kept["probability"] - target).square().mean(dim=1)
     else:
-        kept["predicted"] = task.predict(output).reshape(len(target), -1).double()
+        kept["predicted"] = task.predict(output).reshape(len(target), task.n_outputs).double()
     return _numpy(kept)
 
 
@@ -76,7 +76,7 @@ def summarize(
         return _classification(task.n_outputs, kept, target, bins, equal_mass)
     if task.kind == "multilabel":
         return _multilabel(kept, target, bins, equal_mass)
-    return _regression(kept["predicted"], target.reshape(len(target), -1).astype(np.float64))
+    return _regression(kept["predicted"], target.reshape(kept["predicted"].shape).astype(np.float64))
 
 
 def _classification(

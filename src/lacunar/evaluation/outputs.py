@@ -111,7 +111,8 @@ def subset_outputs(
         for batch in data.batches(batch_size):
             batch = batch if device is None else batch.to(device)
             pairs = feasible_pairs(data.lattice, batch.present, codes)
-            for part, output in read(model, batch, pairs, limit):
+            found = read(model, batch, pairs, limit) if len(pairs.rows) else ()
+            for part, output in found:
                 if len(output) != len(part.rows):
                     raise DataError(f"Expected one output for each of {len(part.rows)} samples, got {len(output)}.")
                 yield part.rows + start, part.codes, output
@@ -142,11 +143,25 @@ def _read_features(model: Any, batch: Batch, pairs: Pairs, limit: MemoryLimit) -
 
 def _read_pairs(model: Any, batch: Batch, pairs: Pairs, limit: MemoryLimit) -> Iterator[tuple[Pairs, Tensor]]:
     chunk = limit.chunk(pairs, lambda part: model.predict_pairs(batch, part))
-    if "chunk" in inspect.signature(model.predict_pairs).parameters:
-        yield pairs, model.predict_pairs(batch, pairs, chunk=chunk)
+    if takes_chunk(model):
+        yield pairs, predict_in_pieces(model, batch, pairs, chunk)
         return
     for part in _pieces(pairs, chunk):
         yield part, model.predict_pairs(batch, part)
+
+
+def takes_chunk(model: Any) -> bool:
+    """Whether ``predict_pairs`` can be told how many pairs to decode at a time, from one pass of the encoders."""
+    return "chunk" in inspect.signature(model.predict_pairs).parameters
+
+
+def predict_in_pieces(model: Any, batch: Batch, pairs: Pairs, chunk: int | None) -> Tensor:
+    """Outputs of all pairs, ``chunk`` at a time, as any model with ``predict_pairs`` can."""
+    if chunk is None or chunk >= len(pairs.rows):
+        return model.predict_pairs(batch, pairs)
+    if takes_chunk(model):
+        return model.predict_pairs(batch, pairs, chunk=chunk)
+    return torch.cat([model.predict_pairs(batch, part) for part in _pieces(pairs, chunk)])
 
 
 def _read_callable(model: Any, batch: Batch, pairs: Pairs, limit: MemoryLimit) -> Iterator[tuple[Pairs, Tensor]]:
@@ -212,6 +227,10 @@ class _LiveBytes(TorchDispatchMode):
         super().__init__()
         self.live: dict[int, int] = {}
         self.now = self.peak = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # the default would import the compiler, which takes seconds
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))

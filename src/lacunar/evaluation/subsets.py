@@ -164,7 +164,7 @@ def _checked(output: Tensor, task: Task, target: Tensor, codes: Tensor, rows: Te
     expected = (len(target), task.n_outputs, *(target.shape[1:] if task.kind == "segmentation" else ()))
     if tuple(output.shape) != expected and not (task.kind == "regression" and output.numel() == target.numel()):
         raise DataError(f"The model's outputs for {task}: expected shape {expected}, got {tuple(output.shape)}.")
-    broken = torch.isnan(output).flatten(1).any(dim=1)
+    broken = torch.isnan(output).reshape(len(output), -1).any(dim=1)
     if broken.any():
         first = int(broken.nonzero()[0])
         raise DataError(

@@ -134,7 +134,8 @@ class Regression(Task):
         }
 
     def _error(self, output: Tensor, target: Tensor) -> Tensor:
-        return output.float().reshape(len(target), -1) - target.float().reshape(len(target), -1)
+        shape = (len(target), self.n_outputs)
+        return output.float().reshape(shape) - target.float().reshape(shape)
 
     def _like_target(self, output: Tensor) -> Tensor:
         return output.reshape(len(output)) if self.n_outputs == 1 else output
