@@ -115,7 +115,7 @@ def test_position_in_the_file_tells_nothing_about_the_label():
 @pytest.mark.parametrize("name", ["seen", "heard", "read"])
 def test_no_modality_is_enough_alone(probabilities, name):
     chances, labels = probabilities
-    assert 0.6 <= (chances[name].argmax(1) == labels).mean() <= 0.82
+    assert 0.6 <= (chances[name].argmax(1) == labels).mean() <= 0.8
 
 
 def test_together_they_are(probabilities):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zipfile
 import zlib
@@ -82,8 +83,8 @@ def read_idx(path: Path) -> np.ndarray:
     dimensions = raw[3] if len(raw) > 3 else 0
     if raw[:3] != b"\x00\x00\x08" or len(raw) < 4 + 4 * dimensions:
         raise DataError(f"{path} is not an IDX file of bytes.")
-    shape = np.frombuffer(raw, dtype=">i4", count=dimensions, offset=4).astype(int)
+    shape = tuple(np.frombuffer(raw, dtype=">i4", count=dimensions, offset=4).tolist())
     values = np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * dimensions)
-    if values.size != shape.prod():
-        raise DataError(f"{path}: expected {shape.prod()} values for shape {tuple(shape)}, got {values.size}.")
+    if values.size != math.prod(shape):
+        raise DataError(f"{path}: expected {math.prod(shape)} values for shape {shape}, got {values.size}.")
     return values.reshape(shape)

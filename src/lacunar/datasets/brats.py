@@ -138,29 +138,37 @@ def _read_case(place: Path, case: Case, strict: bool) -> tuple[np.ndarray, np.nd
     shapes = {name: volume.shape for name, volume in raw.items()}
     if len(set(shapes.values())) > 1:
         raise DataError(f"brats, case {case.folder}: expected volumes of one shape, got {shapes}.")
-    scans = np.stack([raw[file] for file in case.sequences.values()])
+    volumes = [raw[file] for file in case.sequences.values()]
     # Scanners and earlier standardisation leave a constant outside the head; the corner shows it.
-    foreground = scans != scans[:, :1, :1, :1]
-    brain = raw[case.brain] > 0.5 if case.brain else foreground.any(axis=0)
-    standard = np.zeros(scans.shape, dtype=np.float32)
-    for m, scan in enumerate(scans):
-        inside = foreground[m] if strict else brain
-        values = scan[inside]
-        standard[m][inside] = (values - values.mean()) / max(float(values.std()), 1e-8)
-    corner = [(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(brain)]
-    box = tuple(slice(low, high) for low, high in corner)
-    maps = np.rint(raw[case.labels]).astype(np.int64)
+    foreground = [volume != volume[0, 0, 0] for volume in volumes]
+    brain = raw[case.brain] > 0.5 if case.brain else np.logical_or.reduce(foreground)
+    box = _box(brain)
+    standard = np.zeros((len(volumes), *brain[box].shape), dtype=np.float32)
+    for m, volume in enumerate(volumes):
+        inside = (foreground[m] & brain if strict else brain)[box]
+        values = volume[box][inside]
+        standard[m][inside] = (values - values.mean(dtype=np.float64)) / max(float(values.std(dtype=np.float64)), 1e-8)
+    maps = np.rint(raw[case.labels][box]).astype(np.int64)
     maps[maps == 3] = 1
     maps[maps == 4] = 3
-    return standard[(slice(None), *box)], maps[box]
+    return standard, maps
+
+
+def _box(inside: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box that holds every True."""
+    sides = []
+    for axis in range(inside.ndim):
+        used = np.flatnonzero(inside.any(axis=tuple(other for other in range(inside.ndim) if other != axis)))
+        sides.append(slice(int(used[0]), int(used[-1]) + 1))
+    return tuple(sides)
 
 
 def _read_volume(path: Path) -> np.ndarray:
     """A NIfTI volume as float32 with the axis from neck to crown first."""
     volume = get_reader("nifti")(path).numpy()
-    if len(volume) != 1 or not np.isfinite(volume).all():
-        raise DataError(f"{path}: expected a finite volume of three dimensions, got shape {volume.shape}.")
-    return np.ascontiguousarray(np.moveaxis(volume[0], 2, 0))
+    if len(volume) != 1:
+        raise DataError(f"{path}: expected a volume of three dimensions, got shape {volume.shape}.")
+    return np.moveaxis(volume[0], 2, 0)
 
 
 def _padded(volume: np.ndarray, shape: Sequence[int] | np.ndarray) -> np.ndarray:
