@@ -110,7 +110,8 @@ def speak(word: str, accent: str, voice: str, speed: int, pitch: int) -> np.ndar
 
 def mel_filters(bands: int = 26, size: int = 1024, low: float = 100.0, high: float = 7000.0) -> np.ndarray:
     """Triangular filters on the mel scale, shape ``(bands, size // 2 + 1)``."""
-    edges = np.linspace(*(2595 * np.log10(1 + np.array([low, high]) / 700)), bands + 2)
+    first, last = 2595 * np.log10(1 + np.array([low, high]) / 700)
+    edges = np.linspace(first, last, bands + 2)
     edges = 700 * (10 ** (edges / 2595) - 1)
     bins = np.fft.rfftfreq(size, 1 / RATE)
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
@@ -172,5 +173,5 @@ if __name__ == "__main__":
     parser.add_argument("file", type=Path)
     file = parser.parse_args().file
     arrays = make()
-    np.savez_compressed(file, **arrays)
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     print(f"{file}: {len(arrays['digit'])} samples, {file.stat().st_size / 1024:.0f} KiB")
