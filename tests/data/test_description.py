@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from lacunar.data.description import Description, load_description, load_splits, read_table
+from lacunar.errors import DataError
 
 BASE = {
     "table": "patients.csv",
@@ -158,3 +159,46 @@ def test_new_data_with_a_target_can_be_scored(tmp_path):
 def test_the_task_may_be_said(tmp_path):
     data = load_description(folder(tmp_path, target="age", task="regression", modalities={"rna": "rna_*"}))
     assert data.task.kind == "regression"
+
+
+def test_new_tables_may_order_their_columns_otherwise_and_lack_a_modality(tmp_path, caplog):
+    description = Description.from_file(folder(tmp_path))
+    trained = description.dataset()
+    kept = Description.from_dict(json.loads(json.dumps(description.resolved(description.read()).to_dict())), tmp_path)
+    assert kept.modalities["rna"]["columns"] == ["rna_1", "rna_2", "rna_3"]
+    (tmp_path / "new.csv").write_text("patient,rna_3,rna_1,rna_2,rna_4\n01,3,1,2,9\n")
+    data = kept.dataset(tmp_path / "new.csv", task=trained.task, predict=True)
+    assert data.__getitems__([0]).inputs["rna"].tolist() == [[1.0, 2.0, 3.0]]
+    assert data.present.tolist() == [[True, False, False]]
+    assert data.shapes == trained.shapes
+    assert data.kinds == trained.kinds
+    assert tuple(data[0].inputs["scan"].shape) == (0, 2, 2, 2)
+    assert "modality scan: the table has none of its columns" in caplog.text
+    (tmp_path / "half.csv").write_text("patient,rna_3,rna_1\n01,3,1\n")
+    with pytest.raises(DataError, match="'rna': no column matches 'rna_2'"):
+        kept.dataset(tmp_path / "half.csv", predict=True)
+
+
+def test_another_description_follows_the_one_of_the_model(tmp_path):
+    description = Description.from_file(folder(tmp_path))
+    kept = description.resolved(description.read())
+    frame = description.read()[["patient", "rna_3", "rna_1", "rna_2", "stage", "age", "scan"]].iloc[1:2]
+    other = Description.from_dict({"table": "-", "id": "patient", "modalities": BASE["modalities"]}, tmp_path)
+    data = other.following(kept, frame.columns).dataset(frame, predict=True)
+    old = description.dataset(frame, predict=True)
+    assert data.shapes["clinical"] == (3,)
+    assert old.shapes["clinical"] == (2,)  # one level only: why a model's own levels are needed
+    whole = description.dataset()
+    assert torch.equal(data[0].inputs["rna"], whole[1].inputs["rna"])
+    assert torch.equal(data[0].inputs["clinical"], whole[1].inputs["clinical"])
+    wider = frame.assign(rna_9=1.0)
+    with pytest.raises(DataError, match="trained on 3 columns, these are 4; 'rna_9' is in one of them only"):
+        other.following(kept, wider.columns)
+
+
+def test_files_of_another_shape_than_the_model_knows(tmp_path):
+    description = Description.from_file(folder(tmp_path))
+    kept = description.resolved(description.read())
+    np.save(tmp_path / "scans" / "1.npy", np.ones((2, 2, 3)))
+    with pytest.raises(DataError, match=r"'scan': expected shape \(2, 2, 2\), got \(2, 2, 3\) in .*1.npy"):
+        kept.dataset(predict=True)

@@ -334,3 +334,15 @@ def test_positions_are_refused_when_samples_were_left_out():
     present[5] = False
     with pytest.raises(DataError, match="positions are ambiguous because 1 samples"):
         make_splits(table(present=present), indices={"train": range(50), "val": range(50, 99)})
+
+
+def test_realised_rates_are_those_of_the_parts_that_lost_cells():
+    splits = make_splits(table(400)).hide({"a": 0.6, "b": 0.6}, seed=0, resolve_empty="redraw")
+    realised = splits.presence.realised
+    assert realised.loc["a", "asked"] == 0.6
+    assert realised.loc["a", "before"] == pytest.approx(0.6, abs=0.1)
+    together = torch.cat([splits.train.present, splits.val.present])
+    assert realised.loc["a", "after"] == pytest.approx(1 - float(together[:, 0].float().mean()))
+    assert realised.loc["a", "after"] < realised.loc["a", "before"] - 0.1
+    assert f"{splits.presence.empty} samples had nothing: drawn again" in str(splits)
+    assert splits.presence.empty > 80

@@ -150,10 +150,11 @@ class FileColumn(Column):
         position: Tensor,
         paths: Sequence[Path | None],
         read: Callable[[Path], Tensor],
+        shape: tuple[int, ...] | None = None,
     ):
         super().__init__(name, kind, position)
         self.paths, self.read = paths, read
-        self._shape: tuple[int, ...] | None = None
+        self._shape = shape
 
     @property
     def shape(self) -> tuple[int, ...]:

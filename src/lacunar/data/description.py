@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from lacunar.errors import ConfigError, DataError, LacunarError, MissingExtraErr
 from lacunar.tasks import Task
 
 __all__ = ["Description", "load_description", "load_splits", "read_table"]
+
+logger = logging.getLogger(__name__)
 
 # What counts as an empty cell of a text file, besides nothing at all.
 NOTHING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None"]
@@ -131,18 +134,51 @@ class Description:
         return read_table(self.root / self.table if table is None else Path(table), ids=texts, texts=coded)
 
     def resolved(self, frame: pd.DataFrame) -> Description:
-        """The same description with the levels of text columns written down, so that new data get the same columns.
+        """The same description with everything written down that new data cannot be left to decide.
 
-        Levels are the ones that occur in ``frame``: which there are, not how often.
+        Patterns become the columns that they matched, in their order; text columns get their levels (which there are
+        in ``frame``, not how often); columns of paths get the kind and the shape of what their files hold.
         """
         specs = parse_modalities(self.modalities, [str(column) for column in frame.columns], self._reserved())
+        files = any(spec.reader is not None for spec in specs.values())
+        data = self.dataset(frame) if files else None
         modalities = {}
         for name, given in self.modalities.items():
-            levels = table_levels(specs[name], frame)
-            if levels:
-                given = dict(given) if isinstance(given, Mapping) else {"columns": given}
-                given["categories"] = {column: list(listed) for column, listed in levels.items()}
-            modalities[name] = given
+            entry = dict(given) if isinstance(given, Mapping) else {"columns": given}
+            if specs[name].reader is not None and data is not None:
+                entry |= {"kind": data.kinds[name], "shape": list(data.shapes[name])}
+            else:
+                entry["columns"] = list(specs[name].columns)
+                levels = table_levels(specs[name], frame)
+                if levels:
+                    entry["categories"] = {column: list(listed) for column, listed in levels.items()}
+            modalities[name] = entry
+        return dataclasses.replace(self, modalities=modalities)
+
+    def following(self, trained: Description, columns: Collection[str]) -> Description:
+        """This description with the columns, levels and kinds of a :meth:`resolved` one that a model was trained by.
+
+        Args:
+            trained: what the model was trained by.
+            columns: the columns of the table that this description is for.
+
+        Raises:
+            DataError: a modality is made of other columns than the model knows.
+        """
+        specs = parse_modalities(self.modalities, columns, self._reserved())
+        modalities = dict(self.modalities)
+        for name, spec in specs.items():
+            known = trained.modalities.get(name)
+            if isinstance(known, Mapping) and (spec.reader is None) == ("columns" in known):
+                if spec.reader is None and set(spec.columns) != set(known["columns"]):
+                    odd = sorted(set(spec.columns) ^ set(known["columns"]))
+                    raise DataError(
+                        f"Modality {name!r}: the model was trained on {len(known['columns'])} columns, these are "
+                        f"{len(spec.columns)}; {odd[0]!r} is in one of them only."
+                    )
+                own = modalities[name] if isinstance(modalities[name], Mapping) else {}
+                told = ("columns", "categories") if spec.reader is None else ("kind", "shape")
+                modalities[name] = {**own, **{key: known[key] for key in told if key in known}}
         return dataclasses.replace(self, modalities=modalities)
 
     def dataset(
@@ -158,8 +194,8 @@ class Description:
             table: another table with the same columns, such as new data; relative paths in it start from its own
                 folder. A frame's start from the description's.
             task: the task of a trained model, so that labels are numbered as it knows them.
-            predict: read data to predict: the target, group and subgroup columns need not be there, and samples that
-                have nothing are kept.
+            predict: read data to predict: the target, group and subgroup columns need not be there, a modality whose
+                listed columns are all missing is absent everywhere, and samples that have nothing are kept.
         """
         frame = self.read(table)
         columns = [str(column) for column in frame.columns]
@@ -172,6 +208,8 @@ class Description:
             target = target if whole else None
             group = group if group in columns else None
             subgroups = tuple(column for column in subgroups if column in columns)
+            frame = self._with_absent_columns(frame)
+            columns = [str(column) for column in frame.columns]
         self._check_splits_column(columns, predict)
         root = Path(table).parent if isinstance(table, (str, os.PathLike)) else self.root
         data = from_frame(
@@ -223,6 +261,20 @@ class Description:
         targets = (self.target,) if isinstance(self.target, str) else self.target or ()
         single = {"id": self.id, "group": self.group, "splits": self.splits if isinstance(self.splits, str) else None}
         return {"target": targets, **{role: (column,) if column else () for role, column in single.items()}}
+
+    def _with_absent_columns(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Empty columns for modalities that a table says nothing about at all."""
+        added = []
+        for name, given in self.modalities.items():
+            listed = given.get("path") or given.get("columns") if isinstance(given, Mapping) else given
+            wanted = [listed] if isinstance(listed, str) else list(listed or ())
+            if any(set("*?[") & set(str(column)) for column in wanted) or any(column in frame for column in wanted):
+                continue
+            logger.warning("modality %s: the table has none of its columns; it is absent from every sample", name)
+            added += wanted
+        if not added:
+            return frame
+        return pd.concat([frame, pd.DataFrame(np.nan, index=frame.index, columns=added)], axis=1)
 
     def _check_splits_column(self, columns: list[str], predict: bool) -> None:
         if isinstance(self.splits, str) and self.splits not in columns and not predict:

@@ -45,7 +45,7 @@ def from_frame(
 
     - a pattern over the column names, ``"rna_*"``, or a list of columns and patterns: a vector of their values;
     - ``{"columns": ..., "kind": ..., "shape": ..., "partial": ..., "categories": ...}``: the same with options;
-    - ``{"path": column, "reader": "npy", "kind": ..., **options of the reader}``: a column of paths.
+    - ``{"path": column, "reader": "npy", "kind": ..., "shape": ..., **options of the reader}``: a column of paths.
 
     A row whose cells are all empty does not have the modality. A row with some empty cells is an error unless
     ``partial`` says otherwise: ``"absent"`` takes the modality away from such rows, a number (or a mapping from
@@ -172,7 +172,7 @@ def _files(spec: ModalitySpec, frame: pd.DataFrame, ids: np.ndarray, root: Any) 
         else:
             raise DataError(f"Modality {spec.name!r}, id {key!r}: expected a path, got {cell!r}.")
     assert spec.reader is not None
-    return column_from_files(spec.name, paths, spec.reader, spec.kind)
+    return column_from_files(spec.name, paths, spec.reader, spec.kind, spec.shape)
 
 
 def _values(spec: ModalitySpec, frame: pd.DataFrame, ids: np.ndarray) -> Any:

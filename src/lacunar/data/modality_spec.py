@@ -28,7 +28,8 @@ class ModalitySpec:
         columns: the columns that hold its values, or the one that holds paths.
         reader: how to read the paths; None when the columns hold the values.
         kind: kind of modality, or None to infer it.
-        shape: shape of one sample when the columns are the cells of an image or a sequence.
+        shape: shape of one sample when the columns are the cells of an image or a sequence, or that files are to
+            have (sequences without their steps).
         partial: ``"error"``, ``"absent"``, or what to fill single empty cells with (a number, or one per column).
         categories: the levels of columns that hold text, in the order of their one-hot columns.
     """
@@ -93,12 +94,13 @@ def _parse_one(name: str, given: Any, columns: Collection[str]) -> ModalitySpec:
             raise ConfigError(f"{place}: path: expected the name of one column, got {given['path']!r}.")
         if "reader" not in given:
             raise ConfigError(f"{place}: expected a reader for the files of column {given['path']!r}.")
-        options = {key: value for key, value in given.items() if key not in ("path", "reader", "kind")}
+        options = {key: value for key, value in given.items() if key not in ("path", "reader", "kind", "shape")}
         try:
             reader = get_reader(given["reader"], **options)
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from error
-        return ModalitySpec(name, _match(place, given["path"], columns, one=True), reader, kind)
+        whole = None if given.get("shape") is None else tuple(int(size) for size in given["shape"])
+        return ModalitySpec(name, _match(place, given["path"], columns, one=True), reader, kind, whole)
     for key in given:
         if key not in COLUMN_KEYS:
             raise ConfigError(f"{place}: unknown key {key!r}.{did_you_mean(key, (*COLUMN_KEYS, 'path', 'reader'))}")

@@ -207,7 +207,7 @@ class PresenceTable:
     def join(cls, tables: Sequence[PresenceTable]) -> PresenceTable:
         """One table of several with different samples and the same modalities."""
         first = tables[0]
-        return cls(
+        joined = cls(
             np.concatenate([table.align(table.ids, first.names) for table in tables]),
             np.concatenate([table.ids for table in tables]),
             first.names,
@@ -215,7 +215,12 @@ class PresenceTable:
             seed=first.seed,
             asked=first.asked,
             resolve_empty=first.resolve_empty,
+            empty=sum(table.empty for table in tables),
         )
+        # What was drawn before empty samples were resolved is known to the parts only.
+        drawn = [table.realised["before"].reindex(first.names).to_numpy() for table in tables]
+        joined.realised["before"] = np.average(drawn, axis=0, weights=[len(table) for table in tables])
+        return joined
 
     def __str__(self) -> str:
         seed = "" if self.seed is None else f", seed {self.seed}"

@@ -261,7 +261,11 @@ def _options_of(reader: FileReader) -> list[str] | None:
 
 
 def column_from_files(
-    name: str, paths: Sequence[Path | None], reader: FileReader | str | Callable[..., Any], kind: str | None = None
+    name: str,
+    paths: Sequence[Path | None],
+    reader: FileReader | str | Callable[..., Any],
+    kind: str | None = None,
+    shape: Sequence[int] | None = None,
 ) -> FileColumn:
     """A modality whose values are read from files when a batch needs them.
 
@@ -270,6 +274,7 @@ def column_from_files(
         paths: one path per sample, None where the modality is absent.
         reader: how to read them, see :func:`get_reader`.
         kind: kind of modality, where the reader's own or the first file's shape should not decide.
+        shape: shape that every file must have (sequences without their steps); the first file's when left out.
 
     Raises:
         DataError: paths that do not exist, or a first file that cannot be read.
@@ -295,5 +300,9 @@ def column_from_files(
         read = read.with_kind(infer_kind(shape))
     position = torch.tensor([row if path is not None else -1 for row, path in enumerate(given)], dtype=torch.int64)
     column = FileColumn(name, str(read.kind), position, given, read)
-    column.shape  # noqa: B018  the first file is read now, so that a wrong reader is found before training
+    found = column.shape  # the first file is read now, so that a wrong reader is found before training
+    if shape is not None:
+        if first is not None and found != tuple(shape):
+            raise DataError(f"Modality {name!r}: expected shape {tuple(shape)}, got {found} in {first}.")
+        column = FileColumn(name, str(read.kind), position, given, read, tuple(shape))
     return column

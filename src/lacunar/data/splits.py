@@ -75,6 +75,11 @@ class Splits:
         return {name: part for name, part in everything.items() if part is not None}
 
     @property
+    def card(self) -> Any:
+        """Facts about the data worth printing (source, licence), or None."""
+        return self.train.card
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Modality names in lattice order."""
         return self.train.names
@@ -144,8 +149,12 @@ class Splits:
                 logger.info("%s: %s", name, table)
             tables.append(table)
             hidden[name] = part.hide(table) if name in parts else part
-        first = tables[list(self.parts).index(parts[0])] if parts else tables[0]
-        whole = PresenceTable.join([first, *(table for table in tables if table is not first)])
+        drawn = [table for name, table in zip(self.parts, tables) if name in parts]
+        rest = [table for name, table in zip(self.parts, tables) if name not in parts]
+        whole = PresenceTable.join([*drawn, *rest])
+        if drawn:  # the rates are those of the parts that lost cells
+            told = PresenceTable.join(drawn)
+            whole.realised, whole.empty = told.realised, told.empty
         return self._with(hidden, whole)
 
     def _with(self, parts: dict[str, MultimodalDataset], presence: PresenceTable) -> Splits:
@@ -176,7 +185,9 @@ class Splits:
         title = f"{self.train.name}: {', '.join(f'{len(part)} {name}' for name, part in self.parts.items())}"
         dropped = sum(part.dropped for part in self.parts.values())
         lines = [title, f"task: {self.task or 'none'}", shown.to_string()]
-        if dropped:
+        if self.presence.law != "observed":
+            lines += ["", str(self.presence)]
+        elif dropped:
             lines.append(f"{dropped} samples without any modality were left out")
         return "\n".join(lines)
 
