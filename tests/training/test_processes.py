@@ -52,8 +52,8 @@ def test_a_killed_run_ends_in_the_same_bits(answers, way):
     whole, out = folder / "whole", Path(killed["out"])
     for name in ("log.jsonl", "selected.safetensors", "model/model.safetensors", "config.json"):
         assert (whole / name).read_bytes() == (out / name).read_bytes(), (name, answer["kills"]["points"])
-    results = [json.loads((home / "result.json").read_text()) for home in (whole, out)]
-    assert [{**result, "seconds": 0} for result in results][0] == {**results[1], "seconds": 0}
+    first, second = (json.loads((home / "result.json").read_text()) for home in (whole, out))
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
     assert listing(whole) == listing(out)
     assert len(read_lines(out / "times.jsonl")) == 4
 

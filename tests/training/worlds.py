@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from lacunar.data.batch import Batch
 from lacunar.data.splits import Splits
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives import MCE, Joint, Objective
@@ -41,11 +40,6 @@ def weights(run: Any) -> dict[str, torch.Tensor]:
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def share(batch: Batch, rank: int, world: int, data: Any) -> Batch:
-    """The rows of a global batch that a process gets."""
-    return data.__getitems__(list(range(len(batch)))[rank::world])
 
 
 def listing(folder: Path) -> list[str]:

@@ -163,7 +163,8 @@ def fit(
             **result,
         )
         if folder is not None and first and not folder.finished:
-            _store(folder, run, training.module.state_dict(), result)
+            assert training.keeper.selection.weights is not None
+            _store(folder, run, training.keeper.selection.weights, result)
         return run
 
 
@@ -193,7 +194,7 @@ class _Training:
             lr=options.lr, weight_decay=options.weight_decay, schedule=options.schedule,
             total_steps=options.max_epochs * math.ceil(batches / options.accumulate),
             batch_size=options.batch_size, seed=options.seed, num_workers=num_workers,
-            fused=options.precision != "16-mixed",
+            fused="mixed" not in options.precision,  # Lightning clips no gradients of a fused optimiser there
         )  # fmt: skip
         self.keeper = EpochKeeper(
             self._open_log,

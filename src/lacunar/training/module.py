@@ -65,19 +65,23 @@ class ObjectiveModule(pl.LightningModule):
         self.num_workers, self.fused = num_workers, fused
         self.run_log: RunLog | None = None
         self.batches_seen = 0
-        self._prepared = -1
+        self._prepared, self._ended = -1, False
         self._samples = data
 
     def prepare(self) -> tuple[int, MultimodalDataset]:
         """The epoch that is about to run and its samples; the objective's hooks are called once for each epoch."""
         # Lightning counts an epoch as processed before it is completed, and only this count is right on resuming.
         epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
-        if epoch != self._prepared:
+        # Lightning asks for the length of the loader once more after training.
+        if epoch != self._prepared and not self._ended:
             reseed(self.device, self.seed, "epoch start", epoch)
             self.objective.on_epoch_start(self.model, self.data, epoch)
             self._samples = self.objective.training_set(self.data, epoch)
             self._prepared = epoch
         return epoch, self._samples
+
+    def on_train_end(self) -> None:
+        self._ended = True
 
     def train_dataloader(self) -> EpochLoader:
         return EpochLoader(
