@@ -22,7 +22,7 @@ from lacunar.models.multimodal import MultimodalModel
 
 __all__ = ["MemoryLimit", "evaluation_mode", "feasible_pairs", "joint_model", "subset_codes", "subset_outputs"]
 
-DEFAULT_MEGABYTES = 512.0
+DEFAULT_MEGABYTES = 64.0  # pieces that stay in a cache are decoded faster than larger ones
 MANY = 2**30
 
 
@@ -95,7 +95,7 @@ def subset_outputs(
         data: a data set.
         codes: the subsets.
         batch_size: samples per batch.
-        memory: bound in megabytes on the tensors that live at the same time while pairs are decoded; 512 when None.
+        memory: bound in megabytes on the tensors that live at the same time while pairs are decoded; 64 when None.
             Features of a batch and the model itself come on top. Smaller batches bound the encoders.
 
     Yields:

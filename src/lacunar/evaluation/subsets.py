@@ -51,7 +51,7 @@ def evaluate(
         bootstrap: resamples for the intervals.
         confidence: nominal coverage of the intervals.
         seed: of the resamples.
-        memory: megabytes that may live at the same time while subsets are decoded (512 when None); encoder features
+        memory: megabytes that may live at the same time while subsets are decoded (64 when None); encoder features
             of one batch come on top.
         references: frozen single-modality models, to see whether the model falls below one of them: what
             :func:`lacunar.references` gives, or their scores, ``(N, M)`` or by modality, NaN where absent.
