@@ -296,7 +296,7 @@ def column_from_files(
         if first is None:
             raise DataError(f"Modality {name!r}: no file to tell its kind by. Give kind=.")
         with _told_as_data_error(first, read.name):
-            shape = np.asarray(read.function(first, **read.options)).shape
+            stored = np.asarray(read.function(first, **read.options)).shape
         read = read.with_kind(infer_kind(stored))
     position = torch.tensor([row if path is not None else -1 for row, path in enumerate(given)], dtype=torch.int64)
     column = FileColumn(name, str(read.kind), position, given, read)
