@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,11 +18,14 @@ from torch import Tensor, nn
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import DataError, RunError
+from lacunar.models.pooling import opinion, pool
 from lacunar.tasks import Task, task_from_config
 
 __all__ = ["EstimatorExpert", "Expert", "NetworkExpert", "References"]
 
 FORMAT = 1
+#: Share of the prior in every probability that an estimator gives.
+CAUTION = 0.005
 
 
 class Expert(ABC):
@@ -37,31 +41,41 @@ class Expert(ABC):
 
 
 class EstimatorExpert(Expert):
-    """Scikit-learn estimators on vectors, their predictions averaged.
+    """Scikit-learn estimators on vectors, pooled by weights.
 
     Args:
         estimators: fitted on flattened rows, with the encoded target of the task.
         task: what they predict.
-        temperature: divides log-probabilities of classes; fitted out of fold, 1 leaves them alone.
+        weights: of each estimator's opinion; even when left out.
+        prior: raw output when nothing is known, ``(n_outputs,)``.
     """
 
-    def __init__(self, estimators: Sequence[Any], task: Task, temperature: float = 1.0):
-        self.estimators, self.task, self.temperature = list(estimators), task, float(temperature)
+    def __init__(
+        self, estimators: Sequence[Any], task: Task, weights: Sequence[float] | None = None, prior: Sequence[float] = ()
+    ):
+        self.estimators, self.task = list(estimators), task
+        self.weights = torch.tensor(
+            weights if weights is not None else [1 / max(len(self.estimators), 1)] * len(self.estimators)
+        )
+        self.prior = torch.tensor(prior if len(prior) else [0.0] * task.n_outputs)
 
     def output(self, rows: Tensor, lengths: Tensor | None = None) -> Tensor:
         flat = rows.detach().cpu().flatten(1).numpy().astype(np.float64)
         if not len(flat):
             return rows.new_zeros(0, self.task.n_outputs)
-        parts = [estimator_output(estimator, flat, self.task) for estimator in self.estimators]
-        return combine_outputs(parts, self.task, self.temperature).to(rows.device)
+        return self.combine(estimator_opinions(self.estimators, flat, self.task, self.prior)).to(rows.device)
+
+    def combine(self, opinions: Tensor) -> Tensor:
+        """Raw output ``(n, n_outputs)`` from each estimator's opinion ``(n, E, n_outputs)``."""
+        return pool(self.prior, opinions, self.weights)
 
     def save(self, folder: Path) -> dict[str, Any]:
         from skops.io import dump
 
         folder.mkdir(parents=True)
         for number, estimator in enumerate(self.estimators):
-            dump(estimator, folder / f"{number}.skops")
-        return {"kind": "estimator", "count": len(self.estimators), "temperature": self.temperature}
+            dump(estimator, folder / f"{number}.skops", compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+        return {"kind": "estimator", "weights": self.weights.tolist(), "prior": self.prior.tolist()}
 
 
 class NetworkExpert(Expert):
@@ -108,16 +122,19 @@ def estimator_output(estimator: Any, flat: np.ndarray, task: Task) -> Tensor:
     return torch.from_numpy(np.asarray(estimator.predict(flat), dtype=np.float64).reshape(len(flat), -1))
 
 
-def combine_outputs(parts: Sequence[Tensor], task: Task, temperature: float = 1.0) -> Tensor:
-    """The mean of several predictions as one raw output, float32, ``(n, n_outputs)``."""
-    mean = torch.stack(list(parts)).mean(0)
-    if task.kind == "regression":
-        return mean.to(torch.float32)
-    floor = 1e-4
-    if task.kind == "classification":
-        mean = (mean + floor) / (1 + floor * task.n_outputs)
-        return (mean.log() / temperature).log_softmax(1).to(torch.float32)
-    return torch.logit(mean.clamp(floor, 1 - floor)).div(temperature).to(torch.float32)
+def estimator_opinions(estimators: Sequence[Any], flat: np.ndarray, task: Task, prior: Tensor) -> Tensor:
+    """What each estimator adds to the prior, float32, ``(n, E, n_outputs)``.
+
+    Probabilities are mixed with a little of the prior: a class that a tree never saw is unlikely, not impossible.
+    """
+    opinions = []
+    for estimator in estimators:
+        output = estimator_output(estimator, flat, task)
+        if task.kind in ("classification", "multilabel"):
+            usual = task.probabilities(prior[None].double())
+            output = task.from_probabilities((1 - CAUTION) * output + CAUTION * usual)
+        opinions.append(opinion(task, output, prior.to(output.dtype)))
+    return torch.stack(opinions, 1).to(torch.float32)
 
 
 def load_expert(folder: Path, facts: Mapping[str, Any], task: Task) -> Expert:
@@ -126,9 +143,8 @@ def load_expert(folder: Path, facts: Mapping[str, Any], task: Task) -> Expert:
         from lacunar.models.saving import load_model
 
         return NetworkExpert(load_model(folder), facts["modality"])
-    return EstimatorExpert(
-        [_load_estimator(folder / f"{number}.skops") for number in range(facts["count"])], task, facts["temperature"]
-    )
+    estimators = [_load_estimator(folder / f"{number}.skops") for number in range(len(facts["weights"]))]
+    return EstimatorExpert(estimators, task, facts["weights"], facts["prior"])
 
 
 def _load_estimator(path: Path) -> Any:

@@ -1,0 +1,122 @@
+"""Results of cells as tables: means over seeds with intervals, and paired differences to one method."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lacunar.errors import DataError
+from lacunar.evaluation.statistics import seed_interval
+
+__all__ = ["collect", "comparison", "markdown"]
+
+MEASURES = ("mean", "worst", "full", "log loss", "ece", "seconds")
+
+
+def collect(folder: str | Path) -> pd.DataFrame:
+    """One row per finished cell and variant: problem, method, seed and measures.
+
+    ``mean`` and ``worst`` are over all subsets, ``log loss`` and ``ece`` are means over all subsets.
+
+    Raises:
+        DataError: when the folder holds no finished cell.
+    """
+    rows = []
+    for path in sorted((Path(folder) / "cells").glob("*.json")):
+        result = json.loads(path.read_text())
+        cell = result["cell"]
+        for method, table in {cell["method"]: result, **result.get("variants", {})}.items():
+            subsets = [row for label, row in table["subsets"].items() if label != "none"]
+            rows.append(
+                {
+                    "problem": cell["problem"],
+                    "method": method,
+                    "seed": cell["seed"],
+                    **{name: table[name] for name in ("mean", "worst", "full")},
+                    **{
+                        name: pd.Series([row.get(name) for row in subsets], dtype=float).mean()
+                        for name in ("log loss", "ece")
+                    },
+                    "seconds": result["seconds"],
+                    "presence": result["presence"],
+                }
+            )
+    if not rows:
+        raise DataError(f"{folder}: no finished cells to collect; run the recipe first.")
+    return pd.DataFrame(rows)
+
+
+def comparison(
+    results: pd.DataFrame, problems: Sequence[str], against: str, measure: str = "mean", confidence: float = 0.95
+) -> pd.DataFrame:
+    """Methods by problem, with the equal-weight mean over the problems and its paired difference to one method.
+
+    Every entry is a mean over the seeds that all problems have; differences are paired by seed, after averaging over
+    problems, with Student's interval.
+
+    Args:
+        results: from :func:`collect`.
+        problems: the columns.
+        against: the method that the others are compared with.
+        measure: what is compared.
+        confidence: of the intervals.
+    """
+    chosen = results[results["problem"].isin(problems)]
+    _same_presence(chosen)
+    by_seed = chosen.pivot_table(index=["method", "seed"], columns="problem", values=measure)[list(problems)]
+    by_seed = by_seed.dropna()
+    rows = {}
+    for method in dict.fromkeys(chosen["method"]):
+        if method not in by_seed.index.get_level_values(0):
+            continue
+        own = by_seed.loc[method]
+        entry = {problem: own[problem].mean() for problem in problems}
+        average = own.mean(axis=1)
+        interval = seed_interval(average.to_numpy(), confidence=confidence)
+        entry |= {"average": average.mean(), "low": interval.low, "high": interval.high, "seeds": len(own)}
+        if against in by_seed.index.get_level_values(0):
+            other = by_seed.loc[against].mean(axis=1)
+            shared = average.index.intersection(other.index)
+            gap = seed_interval(average[shared].to_numpy(), other[shared].to_numpy(), confidence=confidence)
+            entry |= {"difference": gap.value, "from": gap.low, "to": gap.high, "p": gap.p_value}
+        rows[method] = entry
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _same_presence(results: pd.DataFrame) -> None:
+    """Methods are compared on the same cells only."""
+    tables = results.groupby(["problem", "seed"])["presence"].nunique()
+    if (tables > 1).any():
+        problem, seed = tables[tables > 1].index[0]
+        raise DataError(
+            f"Problem {problem!r}, seed {seed}: methods were run on different presence tables; run them again."
+        )
+
+
+def markdown(table: pd.DataFrame, against: str, percent: bool = True, labels: Mapping[str, str] | None = None) -> str:
+    """A comparison as a Markdown table; scores in percent, differences in points."""
+    scale = 100 if percent else 1
+    problems = [
+        c for c in table.columns if c not in ("average", "low", "high", "seeds", "difference", "from", "to", "p")
+    ]
+    head = ["method", *problems, "average [95 %]", f"minus {against} [95 %]", "seeds"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    best = {column: table[column].max() for column in [*problems, "average"]}
+    for method, row in table.iterrows():
+
+        def shown(column: str, row: pd.Series = row) -> str:
+            text = f"{scale * row[column]:.1f}"
+            return f"**{text}**" if row[column] >= best[column] - 1e-12 else text
+
+        average = f"{shown('average')} [{scale * row['low']:.1f}, {scale * row['high']:.1f}]"
+        gap = (
+            ""
+            if method == against or pd.isna(row.get("difference"))
+            else (f"{scale * row['difference']:+.1f} [{scale * row['from']:+.1f}, {scale * row['to']:+.1f}]")
+        )
+        name = (labels or {}).get(str(method), str(method))
+        lines.append("| " + " | ".join([name, *map(shown, problems), average, gap, str(int(row["seeds"]))]) + " |")
+    return "\n".join(lines)
