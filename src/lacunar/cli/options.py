@@ -15,7 +15,7 @@ __all__ = ["instantiate", "make_parser", "parse"]
 
 def make_parser(command: str, description: str) -> ArgumentParser:
     """A parser whose errors are exceptions."""
-    return ArgumentParser(prog=f"lacunar {command}", description=description, exit_on_error=False)
+    return ArgumentParser(prog=f"lacunar {command}", description=description, exit_on_error=False, allow_abbrev=False)
 
 
 def parse(parser: ArgumentParser, words: Sequence[str], base: type | None = None) -> Namespace:
@@ -65,6 +65,10 @@ def _explain(parser: ArgumentParser, message: str, base: type | None) -> str:
         known = sorted(kind.__name__ for kind in _subclasses(base))
         hint = did_you_mean(given, known)
         return f"unknown {base.__name__.lower()} {given!r}.{hint} A class of your own is given as package.module.Class."
+    group = re.search(r"Group '([\w.]+)' does not accept option '([^']+)'", message)
+    if group:
+        given = ".".join(group.groups())
+        return f"unknown key {given!r}.{did_you_mean(given, [option.lstrip('-') for option in options])}"
     keys = re.search(r"[Kk]ey \"?'?([\w.]+)'?\"? is not expected", message)
     if keys is None:
         keys = re.search(r"(?:Option|Key) '([^']+)' is not (?:accepted|expected)", message)
@@ -76,7 +80,7 @@ def _explain(parser: ArgumentParser, message: str, base: type | None) -> str:
             given = f"{found.group(1)}.{given}"
         return f"unknown key {given!r}.{did_you_mean(given, bare) if _close(given, bare) else ''}"
     text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
-    text = re.sub(r"typing\.Literal(\[[^]]*\])", r"one of \1", text)
+    text = re.sub(r"a typing\.Literal(\[[^]]*\])", r"one of \1", text)
     text = re.sub(r"Parser key \"([\w.]+)\"", r"option --\1", text)
     return re.sub(r"\s+", " ", text).strip()
 
@@ -89,11 +93,12 @@ def _name(parser: ArgumentParser) -> str:
     return str(parser.prog).removeprefix("lacunar ")
 
 
-def _subclasses(base: type) -> set[type]:
-    found = {base}
-    for kind in list(base.__subclasses__()):
-        found |= _subclasses(kind)
-    return found - {base}
+def _subclasses(base: type) -> list[type]:
+    found: list[type] = []
+    below: list[type] = base.__subclasses__()
+    for kind in below:
+        found += [kind, *_subclasses(kind)]
+    return found
 
 
 def _init_options(path: str) -> list[str]:

@@ -49,7 +49,8 @@ def data_sections(data: DataSummary, min_cell: int = 0) -> list[Section]:
     whole = int(counts.loc[complete].sum()) if complete in counts.index else 0
     total = sum(data.samples.values())
     absent = ", ".join(f"{name} {_percent(rates.iloc[m, 0])}" for m, name in enumerate(data.names))
-    text = f"{number(total)} samples in {len(counts)} presence patterns. Missing rates ({rates.columns[0]}): {absent}. "
+    many = "pattern" if len(counts) == 1 else "patterns"
+    text = f"{number(total)} samples in {len(counts)} presence {many}. Missing rates ({rates.columns[0]}): {absent}. "
     if min_cell <= 1:
         text += f"{number(whole)} samples have every modality."
     if data.dropped:

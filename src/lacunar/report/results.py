@@ -99,12 +99,12 @@ def results_sections(
         sections[0].blocks.append(Entries([_sentence(note) for note in table.notes]))
     sections.append(Section("experts", "Against single-modality models", _experts(table)))
     sections.append(Section("contributions", "What each modality contributes", _shapley(table)))
-    if subgroups is not None and len(subgroups.columns) and len(subgroups) == len(table.ids):
-        sections.append(Section("subgroups", "Subgroups", _subgroups(table, subgroups, min_cell)))
+    if subgroups is not None and len(subgroups):
+        sections.append(Section("subgroups", "Subgroups", _subgroups(subgroups, min_cell)))
     return sections
 
 
-def calibration_section(bins: pd.DataFrame, table: SubsetTable | None = None) -> Section:
+def calibration_section(bins: pd.DataFrame) -> Section:
     """Whether the stated probabilities can be believed."""
     used = bins[bins["count"] > 0]
     gap = (used["accuracy"] - used["confidence"]).abs().mul(used["count"]).sum() / max(used["count"].sum(), 1)
@@ -214,8 +214,7 @@ def _shapley(table: SubsetTable) -> list[Block]:
     return [Text(text), Table("Contribution of each modality to the score with all of them", columns, rows)]
 
 
-def _subgroups(table: SubsetTable, subgroups: pd.DataFrame, min_cell: int) -> list[Block]:
-    found = table.by_subgroup(subgroups)
+def _subgroups(found: pd.DataFrame, min_cell: int) -> list[Block]:
     columns = [
         Column("attribute", number=False),
         Column("value", number=False),

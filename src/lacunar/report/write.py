@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lacunar.errors import ConfigError, RunError
+from lacunar.errors import ConfigError, RunError, did_you_mean
 from lacunar.report.course import capability_section, data_sections, representation_section, training_sections
 from lacunar.report.page import Block, Column, Entries, Page, Preformatted, Row, Section, Table, Text
 from lacunar.report.results import calibration_section, results_sections, tiles, verdict
@@ -18,10 +18,12 @@ from lacunar.report.summary import DataSummary
 if TYPE_CHECKING:
     from lacunar.evaluation import SubsetTable
 
-__all__ = ["DATA_FILE", "TABLE_FILE", "report"]
+__all__ = ["DATA_FILE", "TABLE_FILE", "keep_frame", "report"]
 
 #: What the command line leaves in the folder of a run, and a report finds there.
 TABLE_FILE, DATA_FILE = "subsets.json", "data.json"
+#: Further frames that are kept beside them, with the number of their index columns.
+FRAMES = {"probes": 3, "trajectory": 4, "representation": 1, "calibration": 1, "subgroups": 2}
 
 
 def report(
@@ -36,6 +38,7 @@ def report(
     trajectory: pd.DataFrame | None = None,
     representation: pd.DataFrame | None = None,
     calibration: pd.DataFrame | None = None,
+    subgroups: pd.DataFrame | None = None,
     comparison: dict[str, SubsetTable] | None = None,
     min_cell: int = 0,
 ) -> Path:
@@ -46,7 +49,8 @@ def report(
     Args:
         run: a :class:`lacunar.Run`, or the folder of one.
         table: what :func:`lacunar.evaluate` found; the folder's ``subsets.json`` when left out.
-        data: the splits (or a :class:`DataSummary` of them); the folder's ``data.json`` when left out.
+        data: the splits (or a :class:`DataSummary` of them); the folder's ``data.json`` when left out. The frames
+            below, too, are read from the folder when they are left out and :func:`keep_frame` put them there.
         path: the file to write; ``report.html`` in the run's folder when left out.
         title: heading of the page.
         part: the part of the data that the table is of, in words.
@@ -54,6 +58,7 @@ def report(
         trajectory: what :func:`lacunar.evaluation.capability_trajectory` found.
         representation: what :func:`lacunar.evaluation.representation_quality` found.
         calibration: what :func:`lacunar.evaluation.reliability` found.
+        subgroups: what ``table.by_subgroup`` found; computed when ``data`` are splits with subgroups.
         comparison: tables of other models on the same samples, by name.
         min_cell: counts of samples from 1 to ``min_cell - 1`` are not shown, for data about people.
 
@@ -75,14 +80,18 @@ def report(
         from lacunar.evaluation import SubsetTable
 
         table = SubsetTable.load(facts.folder / TABLE_FILE)
-    subgroups = None
     if data is None and facts.folder is not None and (facts.folder / DATA_FILE).exists():
         data = DataSummary.load(facts.folder / DATA_FILE)
     elif data is not None and not isinstance(data, DataSummary):
-        subgroups = getattr(getattr(data, part, None), "subgroups", None)
+        if subgroups is None and table is not None:
+            subgroups = _by_subgroup(table, getattr(data, part, None))
         data = DataSummary.of(data)
-    page = _page(facts, table, data, subgroups, title, part, probes, trajectory, representation, calibration,
-                 comparison or {}, min_cell)  # fmt: skip
+    given = {
+        "probes": probes, "trajectory": trajectory, "representation": representation, "calibration": calibration,
+        "subgroups": subgroups,
+    }  # fmt: skip
+    frames = {name: _kept_frame(facts.folder, name) if frame is None else frame for name, frame in given.items()}
+    page = _page(facts, table, data, frames, title, part, comparison or {}, min_cell)
     return _write(Path(path), page.html())
 
 
@@ -113,10 +122,47 @@ class _Facts:
         return cls(folder, config, result, history)
 
 
+def keep_frame(folder: str | os.PathLike[str], name: str, frame: pd.DataFrame) -> None:
+    """Keep a frame in the folder of a run, for reports that are written later.
+
+    Args:
+        folder: of the run.
+        name: ``"probes"``, ``"trajectory"``, ``"representation"``, ``"calibration"`` or ``"subgroups"``.
+        frame: what the function of that purpose returned.
+    """
+    if name not in FRAMES:
+        raise ConfigError(f"keep_frame: unknown frame {name!r}.{did_you_mean(name, FRAMES)}")
+    # One score per seed is a list, which no table holds; mean and spread are kept.
+    frame.drop(columns="scores", errors="ignore").to_csv(Path(folder) / f"{name}.csv")
+
+
+#: Index columns that hold numbers; all others are names.
+_NUMBERS = (("calibration", 0), ("trajectory", 0))
+
+
+def _kept_frame(folder: Path | None, name: str) -> pd.DataFrame | None:
+    if folder is None or not (folder / f"{name}.csv").exists():
+        return None
+    levels = list(range(FRAMES[name]))
+    try:
+        # Names stay text, whatever they look like; a modality may be called "1" or "NA".
+        texts = dict.fromkeys([level for level in levels if (name, level) not in _NUMBERS], str)
+        frame = pd.read_csv(folder / f"{name}.csv", dtype=texts, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / name}.csv cannot be read ({error}).") from error
+    return frame.set_index([frame.columns[level] for level in levels])
+
+
+def _by_subgroup(table: SubsetTable, part: Any) -> pd.DataFrame | None:
+    attributes = getattr(part, "subgroups", None)
+    if attributes is None or not len(attributes.columns) or len(attributes) != len(table.ids):
+        return None
+    return table.by_subgroup(attributes)
+
+
 def _page(
-    facts: _Facts, table: SubsetTable | None, data: DataSummary | None, subgroups: Any, title: str | None, part: str,
-    probes: Any, trajectory: Any, representation: Any, calibration: Any, comparison: dict[str, SubsetTable],
-    min_cell: int,
+    facts: _Facts, table: SubsetTable | None, data: DataSummary | None, frames: dict[str, pd.DataFrame | None],
+    title: str | None, part: str, comparison: dict[str, SubsetTable], min_cell: int,
 ) -> Page:  # fmt: skip
     asked = facts.config.get("asked", {})
     known = data.names if data is not None else asked.get("train", {}).get("modalities", [])
@@ -124,16 +170,16 @@ def _page(
     score_name = "score" if table is None else table.score_name
     sections: list[Section] = []
     if table is not None:
-        sections += results_sections(table, subgroups, min_cell, part)
+        sections += results_sections(table, frames["subgroups"], min_cell, part)
         if comparison:
             sections.insert(0, _comparison(table, comparison))
     if data is not None:
         sections += data_sections(data, min_cell)
     sections += training_sections(facts.history, names, facts.result.get("best_epoch"), score_name)
-    sections.append(capability_section(probes, trajectory, names, score_name))
-    sections.append(representation_section(representation, names))
-    if calibration is not None and len(calibration):
-        sections.append(calibration_section(calibration, table))
+    sections.append(capability_section(frames["probes"], frames["trajectory"], names, score_name))
+    sections.append(representation_section(frames["representation"], names))
+    if frames["calibration"] is not None and len(frames["calibration"]):
+        sections.append(calibration_section(frames["calibration"]))
     sections += [_configuration(facts, data), _assumptions(table, data, part)]
     heading = title or (data.name if data is not None else facts.folder.name if facts.folder else "Run")
     if table is not None:

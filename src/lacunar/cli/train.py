@@ -1,0 +1,257 @@
+"""``lacunar train``: from a description of data to a tested model and a report, in one command."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lacunar.cli.console import say, show_log, show_progress
+from lacunar.cli.options import instantiate, make_parser, parse
+from lacunar.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from lacunar.evaluation import SubsetTable
+    from lacunar.training.run import Run
+
+__all__ = ["evaluate_once", "run", "trainer_options"]
+
+COMMAND = "command.json"
+#: Options that say which data a run is about; a rerun must not change them.
+ABOUT_DATA = ("data", "split_seed", "rates", "law", "rates_seed")
+
+
+def trainer_options(
+    max_epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float = 1e-3,
+    weight_decay: float = 0.01,
+    schedule: str = "one-cycle",
+    seed: int = 0,
+    accelerator: str = "auto",
+    devices: int | str | list[int] = 1,
+    strategy: str = "auto",
+    precision: str = "32-true",
+    accumulate: int = 1,
+    gradient_clip: float | None = 1.0,
+    patience: int | None = None,
+    average: float | None = 0.99,
+    validate_every: int = 1,
+    select: str = "best",
+    num_workers: int = 0,
+    tensorboard: bool = False,
+) -> dict[str, Any]:
+    """The arguments of :func:`lacunar.fit` that the command line offers, without importing what trains.
+
+    Args:
+        max_epochs: passes over the training samples; 60 when left out
+        batch_size: most samples in a batch; 16 to 128 by the number of samples when left out
+        lr: highest learning rate
+        weight_decay: of weight matrices
+        schedule: of the learning rate: one-cycle, cosine or constant
+        seed: of everything random in training
+        accelerator: where to compute: auto, cpu, gpu, mps
+        devices: how many, or which
+        strategy: how several devices share the work: auto, ddp, fsdp
+        precision: 32-true, bf16-mixed, 16-mixed, ...
+        accumulate: batches whose gradients are added up before a step
+        gradient_clip: largest norm of the gradient; null does not clip
+        patience: epochs without a better validation after which to stop; null trains all of them
+        average: decay per step of the averaged weights; null uses the weights as they are
+        validate_every: epochs from one validation to the next
+        select: best (validated epoch) or last
+        num_workers: processes that load batches
+        tensorboard: also write TensorBoard events
+    """
+    return dict(locals())
+
+
+def model_options(features: int | None = None, dropout: float = 0.4, noise: float = 0.3) -> dict[str, Any]:
+    """The arguments of :func:`lacunar.default_model` that the command line offers.
+
+    Args:
+        features: width of every modality's features; chosen by the task when left out
+        dropout: of encoders, completion and head
+        noise: standard deviation of the noise on standardised inputs in training
+    """
+    return dict(locals())
+
+
+def parser() -> ArgumentParser:
+    """The options of the command."""
+    from lacunar.objectives import Objective, available
+
+    available()  # short names of classes resolve once their modules are imported
+    made = make_parser("train", "Train one model for every subset of modalities, test it once, write a report.")
+    made.add_argument("--config", action="config", help="a recipe: these options in a YAML file")
+    made.add_argument("--data", type=str, help="a YAML description, or the name of a data set (digits, htad:FOLDER)")
+    made.add_argument("--out", type=str, help="folder of the run; the same command goes on with what is there")
+    known = ", ".join(name for name in available())
+    made.add_argument(
+        "--objective", type=Objective, default=None, help=f"training method: {known}, or package.module.Class"
+    )
+    made.add_argument("--make_model", type=str, default=None, help="package.module.function from train data to a model")
+    made.add_function_arguments(model_options, "model", as_group=True)
+    made.add_function_arguments(trainer_options, "trainer", as_group=True)
+    made.add_argument("--split_seed", type=int, default=0, help="seed of the split, where the data name none")
+    made.add_argument(
+        "--rates", type=dict[str, float] | float | str | None, default=None,
+        help="hide cells of train and validation samples for an experiment: 'audio=.8,image=.2' (fractions absent)",
+    )  # fmt: skip
+    made.add_argument("--law", type=str, default="independent", help="how cells are drawn, see lacunar.draw_presence")
+    made.add_argument("--rates_seed", type=int, default=0, help="seed of the draw")
+    made.add_argument("--probes", type=bool, default=False, help="also probe each encoder (takes a while)")
+    made.add_argument("--min_cell", type=int, default=0, help="hide counts from 1 to one below this in the report")
+    made.add_argument("--resume", type=bool, default=True, help="false replaces what the folder holds")
+    made.add_argument("--quiet", type=bool, default=False, help="say only what came out")
+    return made
+
+
+def run(words: Sequence[str]) -> int:
+    """Train, evaluate on the test samples, save, report."""
+    from lacunar.objectives import Objective
+
+    # Classes of the user's own lie where the command is run.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    reader = parser()
+    options = parse(reader, words, Objective)
+    for name, example in (("data", "patients.yaml"), ("out", "runs/mce")):
+        if not getattr(options, name):
+            raise ConfigError(f"--{name} is needed, for example --{name} {example}.")
+    from lacunar.cli.source import description_of, load_parts, parse_rates
+
+    show_log(options.quiet)
+    rates = parse_rates(options.rates)
+    folder = Path(options.out)
+    about = {name: getattr(options, name) for name in ABOUT_DATA} | {"rates": rates}
+    about["data"] = _absolute(options.data)
+    _check_same_data(folder, about, options.resume)
+    objective = instantiate(reader, options).objective
+    data = load_parts(options.data, options.split_seed)
+    if rates is not None:
+        data = data.hide(rates, options.law, seed=options.rates_seed)
+    model = _model(options, data)
+
+    from lacunar.training.fit import fit
+
+    def keep(name: str, write: Callable[[Path], Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder / name)
+
+    trainer = vars(options.trainer)
+    finished = fit(
+        data,
+        model,
+        objective,
+        out=folder,
+        resume=options.resume,
+        progress=not options.quiet or show_progress(),
+        **trainer,
+    )
+    keep(COMMAND, lambda path: path.write_text(json.dumps(about, indent=1), encoding="utf-8"))
+    description = description_of(options.data)
+    if description is not None:
+        from lacunar.cli.source import DESCRIPTION
+
+        levels = json.dumps(description.resolved(description.read()).to_dict(), indent=1)
+        keep(DESCRIPTION, lambda path: path.write_text(levels, encoding="utf-8"))
+    data.presence.save(folder / "presence.csv")
+    table = evaluate_once(finished, data, folder)
+    if options.probes:
+        _probe(finished, data, folder)
+    from lacunar.report import report
+
+    page = report(finished, table, data, part="val" if data.test is None else "test", min_cell=options.min_cell)
+    show(table)
+    say("", f"model   {folder / 'model'}", f"report  {page}")
+    return 0
+
+
+def evaluate_once(finished: Run, data: Any, folder: Path) -> SubsetTable:
+    """The scores on the test samples; a run that was scored before is not scored again.
+
+    Validation samples stand in, and are called so, where there is no test part.
+    """
+    from lacunar.errors import DataError
+    from lacunar.evaluation import SubsetTable, evaluate, reliability
+    from lacunar.report.summary import DataSummary
+    from lacunar.report.write import DATA_FILE, TABLE_FILE, keep_frame
+
+    part = data.val if data.test is None else data.test
+    kept = folder / TABLE_FILE
+    newest = (folder / "result.json").stat().st_mtime if (folder / "result.json").exists() else float("inf")
+    if kept.exists() and kept.stat().st_mtime >= newest:
+        table = SubsetTable.load(kept)
+        if table.names == data.names and table.ids.tolist() == part.ids.tolist():
+            return table
+    table = evaluate(finished.model, part, references=finished.references)
+    if data.test is None:
+        table.notes.append("these are validation samples, on which the epoch was chosen: the data have no test part")
+    DataSummary.of(data).save(folder / DATA_FILE)
+    if part.subgroups is not None and len(part.subgroups.columns):
+        keep_frame(folder, "subgroups", table.by_subgroup(part.subgroups))
+    with contextlib.suppress(DataError):  # numbers and label maps have no probabilities of this kind
+        keep_frame(folder, "calibration", reliability(finished.model, part))
+    table.save(kept)  # last: its presence says that the others are there
+    return table
+
+
+def show(table: SubsetTable) -> None:
+    """Print the scores of every subset."""
+    say("", *str(table).splitlines())
+
+
+def _model(options: Any, data: Any) -> Any:
+    if options.make_model is None:
+        from lacunar.models.defaults import default_model
+
+        return default_model(data.train, **vars(options.model))
+    import importlib
+
+    module, _, name = options.make_model.rpartition(".")
+    try:
+        make = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"--make_model {options.make_model}: cannot be imported ({error}).") from error
+    return make(data.train)
+
+
+def _absolute(data: str) -> str:
+    return str(Path(data).resolve()) if Path(data).exists() else data
+
+
+def _check_same_data(folder: Path, about: Mapping[str, Any], resume: bool) -> None:
+    path = folder / COMMAND
+    if not resume or not path.exists():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read ({error}).") from error
+    changed = [name for name in ABOUT_DATA if before.get(name) != about[name]]
+    if changed:
+        listing = "; ".join(f"--{name} was {before.get(name)!r}, is {about[name]!r}" for name in changed)
+        raise RunError(
+            f"{folder} holds a run on other data: {listing}. Use another --out, the same options to go on, or "
+            "--resume false to replace that run."
+        )
+
+
+def _probe(finished: Run, data: Any, folder: Path) -> None:
+    from lacunar.errors import LacunarError
+    from lacunar.evaluation import capability, representation_quality
+    from lacunar.report.write import keep_frame
+
+    part = "val" if data.test is None else "test"
+    if not (folder / "probes.csv").exists():
+        keep_frame(folder, "probes", capability(finished.model, data, part=part))
+        try:
+            keep_frame(folder, "representation", representation_quality(finished.model, getattr(data, part)))
+        except LacunarError as error:
+            say(f"representation quality is left out: {error}")
