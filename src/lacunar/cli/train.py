@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lacunar.evaluation import SubsetTable
     from lacunar.training.run import Run
 
-__all__ = ["evaluate_once", "run", "trainer_options"]
+__all__ = ["evaluate_once", "probe", "run", "show", "trainer_options"]
 
 COMMAND = "command.json"
 #: Options that say which data a run is about; a rerun must not change them.
@@ -164,7 +164,7 @@ def run(words: Sequence[str]) -> int:
     data.presence.save(folder / "presence.csv")
     table = evaluate_once(finished, data, folder)
     if options.probes:
-        _probe(finished, data, folder)
+        probe(finished, data, folder)
     from lacunar.report import report
 
     page = report(finished, table, data, part="val" if data.test is None else "test", min_cell=options.min_cell)
@@ -243,7 +243,8 @@ def _check_same_data(folder: Path, about: Mapping[str, Any], resume: bool) -> No
         )
 
 
-def _probe(finished: Run, data: Any, folder: Path) -> None:
+def probe(finished: Run, data: Any, folder: Path) -> None:
+    """Probe each encoder and measure the fused features, once; the frames stay in the folder."""
     from lacunar.errors import LacunarError
     from lacunar.evaluation import capability, representation_quality
     from lacunar.report.write import keep_frame
