@@ -37,7 +37,7 @@ def oracle(block, h):
 
 
 @pytest.mark.parametrize("modalities", [1, 2, 3, 6])
-@pytest.mark.parametrize(("features", "heads"), [(8, 8), (12, 8), (5, 2)])
+@pytest.mark.parametrize(("features", "heads"), [(8, 8), (12, 8), (5, 2), (32, 2)])
 def test_values_and_gradients_match_the_attention_kernel(modalities, features, heads):
     block = make(features, modalities, heads=heads)
     h, present = tokens(7, modalities, features)
@@ -61,10 +61,11 @@ def test_every_position_is_completed_on_its_own(spatial):
     torch.testing.assert_close(completed, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("heads", [8, 2])
 @pytest.mark.parametrize("spatial", [(), (2, 2, 2)])
-def test_no_row_and_no_mates(spatial):
-    block = make()
-    h, present = tokens(5, 3, 8, spatial)
+def test_no_row_and_no_mates(spatial, heads):
+    block = make(32, heads=heads)
+    h, present = tokens(5, 3, 32, spatial)
     block(h[:0], present[:0]).sum().backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in block.parameters())
     together = block(h, present)
