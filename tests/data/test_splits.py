@@ -49,10 +49,10 @@ def test_the_parts_follow_ids_not_positions():
 
 
 @given(
-    st.lists(st.integers(1, 30), min_size=2, max_size=6).filter(lambda sizes: sum(sizes) >= 8),
+    st.lists(st.integers(1, 30), min_size=2, max_size=6).filter(lambda sizes: max(sizes) >= 8),
     st.integers(0, 100),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_every_class_is_in_train(sizes, seed):
     labels = np.repeat(np.arange(len(sizes)), sizes).astype(str)
     data = table(len(labels), labels)
@@ -61,8 +61,9 @@ def test_every_class_is_in_train(sizes, seed):
     assert sum(len(part) for part in splits.parts.values()) == len(data)
     slack = len(sizes)
     assert abs(len(splits.train) - 0.7 * len(data)) <= slack
-    for label, size in enumerate(sizes):
-        assert abs(counts(splits.train)[label] - 0.7 * size) <= 1
+    for part, share in zip(splits.parts.values(), (0.7, 0.15, 0.15)):
+        for count, size in zip(counts(part), sizes):
+            assert abs(count - share * size) < 1
 
 
 @given(st.integers(3, 40), st.integers(0, 20))
@@ -346,3 +347,9 @@ def test_realised_rates_are_those_of_the_parts_that_lost_cells():
     assert realised.loc["a", "after"] < realised.loc["a", "before"] - 0.1
     assert f"{splits.presence.empty} samples had nothing: drawn again" in str(splits)
     assert splits.presence.empty > 80
+
+
+def test_a_part_that_would_be_empty_is_refused():
+    labels = np.array(list("abcdefgh"))
+    with pytest.raises(DataError, match="The val part is empty.*by_class=False"):
+        make_splits(table(8, labels))

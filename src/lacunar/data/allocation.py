@@ -70,10 +70,11 @@ def _by_class(codes: np.ndarray, fractions: np.ndarray, generator: np.random.Gen
     remainder = exact - counts
     left, room = per_class - counts.sum(axis=1), sizes - counts.sum(axis=0)
     for _ in range(int(left.sum())):
-        # The class with most samples left chooses the part that it is shortest in; each cell is rounded up once.
+        # The class with most samples left chooses the part that it is shortest in, where there is room if possible.
+        # Each cell is rounded up at most once, so that no class is a whole sample off anywhere.
         code = int(np.argmax(left))
-        wish = np.where((room > 0) & (fractions > 0), remainder[code], -np.inf)
-        part = int(np.argmax(wish)) if np.isfinite(wish).any() else int(np.argmax(fractions))
+        wish = np.where(remainder[code] > 1e-9, remainder[code] + (room > 0), -np.inf)
+        part = int(np.argmax(wish)) if np.isfinite(wish).any() else 0
         counts[code, part] += 1
         remainder[code, part] -= 1
         left[code] -= 1

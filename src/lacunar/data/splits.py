@@ -240,9 +240,15 @@ def make_splits(
         if unused > 0:
             logger.info("%d of %d samples are in no part and left out", unused, len(data))
     chosen = {name: data.select(rows[name]) for name in PARTS if name in rows and len(rows[name])}
-    for name in ("train", "val"):
+    asked = ("train", "val", "test") if indices is None and test > 0 else ("train", "val")
+    for name in asked:
         if name not in chosen:
-            raise DataError(f"The {name} part is empty; expected at least one sample.")
+            raise DataError(
+                f"The {name} part is empty; expected at least one sample. {len(data)} samples are too few for these "
+                "fractions and classes: raise its fraction, or give by_class=False."
+                if indices is None
+                else f"The {name} part is empty; expected at least one sample."
+            )
     return Splits(chosen["train"], chosen["val"], chosen.get("test"))
 
 
