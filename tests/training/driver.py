@@ -64,7 +64,7 @@ def train(out: Path, *callbacks: pl.Callback) -> None:
     data = splits()
     fit(
         data, dropping_model(data), mce(data), max_epochs=4, batch_size=8, accumulate=2, average=0.9, out=out,
-        callbacks=callbacks,
+        callbacks=callbacks, experts=False,
     )  # fmt: skip
 
 
@@ -225,7 +225,16 @@ def launched(folder: Path) -> dict:
     def train_together(devices: int, batch_size: int, out: Path) -> None:
         data = splits(n=30)
         options = {"accelerator": "cpu", "devices": devices, "strategy": "ddp" if devices > 1 else "auto"}
-        run = fit(data, small_model(data.train), mce(data), max_epochs=2, batch_size=batch_size, out=out, **options)
+        run = fit(
+            data,
+            small_model(data.train),
+            mce(data),
+            max_epochs=2,
+            batch_size=batch_size,
+            out=out,
+            experts=False,
+            **options,
+        )
         assert not dist.is_initialized()
         assert len(run.history) == 2
 

@@ -29,7 +29,7 @@ from lacunar.training.validation import Validation, Validator
 from tests.helpers import Concat, small_model, vectors
 from tests.training.worlds import dropping_model, listing, mce, same, splits, weights
 
-QUICK = {"max_epochs": 3, "batch_size": 16}
+QUICK = {"max_epochs": 3, "batch_size": 16, "experts": False}
 
 
 @pytest.fixture(scope="module")

@@ -73,6 +73,7 @@ def fit(
     tensorboard: bool = False,
     progress: bool = True,
     resume: bool = True,
+    experts: bool | None = None,
     finish: Finish | None = None,
     callbacks: Sequence[pl.Callback] = (),
 ) -> Run:
@@ -106,6 +107,9 @@ def fit(
         tensorboard: also write TensorBoard events into ``out``.
         progress: show progress on standard error; ``LACUNAR_PROGRESS=none`` silences it.
         resume: False replaces what ``out`` holds.
+        experts: keep the references as experts at prediction: ``run.model`` is then a :class:`lacunar.models.Blend`
+            of the joint model and the experts, weighted on validation. None does so whenever the objective works with
+            references that were scored out of fold, and the task is not a label map.
         finish: from the selected model, the data and the references to the model that is returned.
         callbacks: further Lightning callbacks.
 
@@ -135,12 +139,13 @@ def fit(
 
             objective = MCE()
         _check_model(model, data)
-        config = _configuration(data, model, objective, references, options)
+        config = _configuration(data, model, objective, references, options, experts)
         mark = fingerprint(config["asked"])
         if folder is not None and first:
             stack.enter_context(folder.locked())
             folder.begin(config, resume)
         found = _provide_references(objective, data, references, folder, options.seed, first)
+        blend = _wants_experts(experts, objective, found, data)
         torch.manual_seed(derive_seed(seed, "setup", 1))
         objective.setup(model, data.train)
         training = _Training(data, model, objective, options, folder, mark, num_workers, tensorboard, first)
@@ -151,6 +156,10 @@ def fit(
             result = training.run(wanted(progress) and first, callbacks)
         torch.manual_seed(derive_seed(seed, "setup", 2))
         predictor = objective.build(model)
+        if blend:
+            from lacunar.training.blend import fit_blend
+
+            predictor = fit_blend(predictor, found, data.train, data.val)
         if finish is not None:
             predictor = finish(predictor, data, found)
         run = Run(
@@ -301,6 +310,18 @@ def _rank() -> int:
     return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK") if name in os.environ), 0)
 
 
+def _wants_experts(asked: bool | None, objective: Objective, found: References | None, data: Splits) -> bool:
+    if asked and found is None:
+        raise ConfigError(
+            f"experts=True keeps the references as experts, and {type(objective).__name__} works without any: "
+            "pass references=lacunar.references(data.train)."
+        )
+    if asked is None:
+        usable = found is not None and found.out_of_fold and data.train.task.kind != "segmentation"  # type: ignore[union-attr]
+        return usable and getattr(objective, "references", None) is not None
+    return asked
+
+
 def _check_data(data: Any) -> None:
     if isinstance(data, MultimodalDataset) or not hasattr(data, "train") or getattr(data, "val", None) is None:
         raise DataError(
@@ -326,10 +347,16 @@ def _check_model(model: Any, data: Splits) -> None:
 
 
 def _configuration(
-    data: Splits, model: nn.Module, objective: Objective, references: References | None, options: TrainingOptions
+    data: Splits,
+    model: nn.Module,
+    objective: Objective,
+    references: References | None,
+    options: TrainingOptions,
+    experts: bool | None,
 ) -> dict[str, Any]:
     asked = {
         **options.arguments(),
+        "experts": experts,
         "references": None if references is None else repr(references),
         "objective": describe_module(objective),
         "model": describe_module(model),

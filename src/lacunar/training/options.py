@@ -86,8 +86,8 @@ class TrainingOptions:
 
 
 def default_batch_size(samples: int) -> int:
-    """A power of two, 16 to 128, that gives an epoch some 16 steps or more."""
-    return int(min(128, max(16, 2 ** round(math.log2(max(samples, 16) / 16)))))
+    """A power of two, 16 to 128, that gives an epoch some 8 steps or more."""
+    return int(min(128, max(16, 2 ** math.floor(math.log2(max(samples, 16) / 8)))))
 
 
 def _plain(value: Any) -> bool:
