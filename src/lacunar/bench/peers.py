@@ -91,7 +91,7 @@ class Boosting(_Peer):
 
     def _fit(self, train: MultimodalDataset, val: MultimodalDataset) -> None:
         batch = _everything(train)
-        table, target = self._table(batch), batch.target.numpy()
+        table, target = self._table(batch), _target(batch)
         tables, targets = [table], [target]
         draw = np.random.default_rng(self.seed)
         for _ in range(self.copies):
@@ -127,7 +127,7 @@ class LateFusion(_Peer):
         batch = _everything(train)
         self.experts = []
         for name, rows in self.flat(batch).items():
-            target = batch.target.numpy()[batch.rows(name).numpy()]
+            target = _target(batch)[batch.rows(name).numpy()]
             linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
             self.experts.append(
                 [linear.fit(rows, target), HistGradientBoostingClassifier(random_state=self.seed).fit(rows, target)]
@@ -157,7 +157,7 @@ class WeightedLateFusion(LateFusion):
     def _fit(self, train: MultimodalDataset, val: MultimodalDataset) -> None:
         super()._fit(train, val)
         batch = _everything(val)
-        opinions, target, present = self._opinions(batch), batch.target.numpy(), batch.present.numpy()
+        opinions, target, present = self._opinions(batch), _target(batch), batch.present.numpy()
         M = present.shape[1]
         for pattern in range(1, 1 << M):
             members = np.array([pattern >> m & 1 for m in range(M)], bool)
@@ -185,6 +185,11 @@ def _simplex(members: np.ndarray) -> Iterator[np.ndarray]:
 
 def _everything(data: MultimodalDataset) -> Batch:
     return data.__getitems__(range(len(data)))
+
+
+def _target(batch: Batch) -> np.ndarray:
+    assert batch.target is not None
+    return batch.target.numpy()
 
 
 PEERS: dict[str, Callable[..., _Peer]] = {

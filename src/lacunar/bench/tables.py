@@ -73,12 +73,12 @@ def comparison(
         if method not in by_seed.index.get_level_values(0):
             continue
         own = by_seed.loc[method]
-        entry = {problem: own[problem].mean() for problem in problems}
-        average = own.mean(axis=1)
+        entry = {problem: float(own[problem].to_numpy().mean()) for problem in problems}
+        average = own.mean(axis="columns")
         interval = seed_interval(average.to_numpy(), confidence=confidence)
         entry |= {"average": average.mean(), "low": interval.low, "high": interval.high, "seeds": len(own)}
         if against in by_seed.index.get_level_values(0):
-            other = by_seed.loc[against].mean(axis=1)
+            other = by_seed.loc[against].mean(axis="columns")
             shared = average.index.intersection(other.index)
             gap = seed_interval(average[shared].to_numpy(), other[shared].to_numpy(), confidence=confidence)
             entry |= {"difference": gap.value, "from": gap.low, "to": gap.high, "p": gap.p_value}

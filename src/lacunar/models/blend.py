@@ -45,6 +45,7 @@ class Blend(Configurable):
     """
 
     prior: Tensor
+    share: Tensor
 
     def __init__(
         self,

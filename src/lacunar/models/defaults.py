@@ -83,12 +83,7 @@ def _encoder(data: MultimodalDataset, name: str, features: int, dropout: float, 
         return Chain(scale, InputNoise(noise), LSTM(shape[0], features), nn.Dropout(dropout))
     if kind == "image":
         return Chain(scale, ConvNet(shape[0], features, dropout=dropout))
-    if not dense:
-        raise ConfigError(
-            f"default_model has no encoder that makes a vector of a volume (modality {name!r}); "
-            "pass encoders={...}, or a label map as the target."
-        )
-    return Chain(scale, Conv3dEncoder(shape[0], features))
+    return Chain(scale, Conv3dEncoder(shape[0], features, pool=not dense))
 
 
 def _width_of(encoders: Mapping[str, nn.Module], data: MultimodalDataset) -> int | None:

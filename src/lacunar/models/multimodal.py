@@ -82,8 +82,9 @@ class MultimodalModel(nn.Module):
         self.completion, self.fusion, self.head = completion, fusion, head
         self.task = task
         for part in (completion, fusion):
-            if hasattr(part, "bind"):
-                part.bind(self.names)
+            bind: Any = getattr(part, "bind", None)
+            if bind is not None:
+                bind(self.names)
         self._takes_lengths = [
             len(inspect.signature(encoder.forward).parameters) > 1 for encoder in self.encoders
         ]

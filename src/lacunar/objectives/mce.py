@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -143,12 +143,14 @@ class MCE(Objective):
         self._chunk: int | None = None
 
     @classmethod
-    def table_2(cls, row: str, **options) -> MCE:
+    def table_2(cls, row: str, **options: Any) -> MCE:
         """The objective of a row of the paper's ablation, ``"a"`` (plain training) to ``"m"`` (all of MCE)."""
         if row not in TABLE_2:
             raise ConfigError(f"Table 2 has the rows a to m, not {row!r}.")
         on = TABLE_2[row].split()
-        weights = {term: options.pop(term, 1.0) if term in on else 0.0 for term in ("single", "subset", "completion")}
+        weights: dict[str, Any] = {
+            term: options.pop(term, 1.0) if term in on else 0.0 for term in ("single", "subset", "completion")
+        }
         return cls(**weights, availability="A" in on, capability="B" in on, **options)
 
     @property
@@ -167,6 +169,7 @@ class MCE(Objective):
         """
         super().setup(model, data)
         assert self.task is not None
+        assert data.target is not None
         if self.completion > 0 and model.completion is None:
             raise ConfigError("MCE: the completion loss needs a model with completion=; pass completion=0 without.")
         if self.needs_references:
@@ -260,7 +263,8 @@ class MCE(Objective):
             error = _DISTANCES[self.distance](result.completed, aim[result.pairs.rows], reduction="none")
             return result.output, error.flatten(2).mean(2)
 
-        return model.read(features, pairs, extract, self._chunk)
+        output, residual = model.read(features, pairs, extract, self._chunk)
+        return output, residual
 
     def weights(
         self, model: MultimodalModel, features: Features, pairs: Pairs, importance: Tensor, output: Tensor, batch: Batch

@@ -72,7 +72,7 @@ class TrainingOptions:
                 raise ConfigError(f"{name}: unknown value {value!r}.{did_you_mean(value, values)}")
         return replace(
             self,
-            max_epochs=self.max_epochs or 60,
+            max_epochs=self.max_epochs or 40,
             batch_size=self.batch_size or default_batch_size(samples),
         )
 

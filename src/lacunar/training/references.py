@@ -100,6 +100,7 @@ def references(
         alone = data.only([name])
         given = (models or {}).get(name)
         network = isinstance(given, nn.Module) or (given is None and data.kinds[name] != "vector")
+        expert: Expert
         if network or data.task.kind == "segmentation":
             expert, output = _network(alone, name, given, out_of_fold, folds, seed, max_epochs)
         else:
