@@ -64,3 +64,5 @@ def show_log(quiet: bool = False) -> None:
     logger.handlers = [handler]
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
     logger.propagate = False
+    # It speaks of every copy that is made on the way; what was left out of the data stands in the report.
+    logging.getLogger("lacunar.data.dataset").setLevel(logging.WARNING)

@@ -45,6 +45,7 @@ def trainer_options(
     select: str = "best",
     num_workers: int = 0,
     tensorboard: bool = False,
+    experts: bool | None = None,
 ) -> dict[str, Any]:
     """The arguments of :func:`lacunar.fit` that the command line offers, without importing what trains.
 
@@ -67,6 +68,7 @@ def trainer_options(
         select: best (validated epoch) or last
         num_workers: processes that load batches
         tensorboard: also write TensorBoard events
+        experts: keep the single-modality models as experts at prediction; chosen by the objective when left out
     """
     return dict(locals())
 
