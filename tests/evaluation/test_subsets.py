@@ -12,8 +12,9 @@ from torch import nn
 from lacunar.data.dataset import from_arrays
 from lacunar.errors import ConfigError, DataError
 from lacunar.evaluation import evaluate
-from lacunar.evaluation.outputs import MemoryLimit, _peak_bytes, subset_codes
+from lacunar.evaluation.outputs import MemoryLimit, subset_codes
 from lacunar.lattice import Lattice
+from lacunar.memory import peak_bytes
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.models.references import EstimatorExpert, References
 from lacunar.tasks import Classification, Regression, Segmentation
@@ -104,7 +105,7 @@ def test_memory_bounds_what_lives_at_once():
             features, pairs = model.encode(data.__getitems__(range(200))), data.lattice.pairs(data.present)
             chunk = limit.chunk(pairs, lambda part, features=features: model.predict(features, part))
             part = type(pairs)(pairs.rows[:chunk], pairs.codes[:chunk])
-            peaks[bound] = _peak_bytes(lambda: model.predict(features, part)) / 2**20  # noqa: B023
+            peaks[bound] = peak_bytes(lambda: model.predict(features, part)) / 2**20  # noqa: B023
     assert 0.25 < peaks[0.5] <= 0.55
     assert 2 < peaks[4.0] <= 4.4
     assert peaks[1000.0] > 10

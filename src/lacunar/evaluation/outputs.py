@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,12 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from lacunar.data.batch import Batch
 from lacunar.errors import ConfigError, DataError
 from lacunar.lattice import MAX_TABLE, Lattice, Pairs
+from lacunar.memory import peak_bytes
 from lacunar.models.multimodal import MultimodalModel
 
 __all__ = ["MemoryLimit", "evaluation_mode", "feasible_pairs", "joint_model", "subset_codes", "subset_outputs"]
@@ -208,45 +206,7 @@ class MemoryLimit:
             # The last pairs hold the largest subsets. Two sizes tell what grows with the pairs from what does not.
             few, more = max(4, total // 64), max(8, total // 32)
             few, more = min(few, 32), min(more, 64)
-            small = _peak_bytes(lambda: decode(Pairs(pairs.rows[-few:], pairs.codes[-few:])))
-            large = _peak_bytes(lambda: decode(Pairs(pairs.rows[-more:], pairs.codes[-more:])))
+            small = peak_bytes(lambda: decode(Pairs(pairs.rows[-few:], pairs.codes[-few:])))
+            large = peak_bytes(lambda: decode(Pairs(pairs.rows[-more:], pairs.codes[-more:])))
             self.per_pair = max((large - small) / (more - few), large / more / 4, 1.0)
         return max(1, min(int(self.bytes / (self.per_pair or 1.0)), MANY))
-
-
-def _peak_bytes(run: Callable[[], Any]) -> int:
-    with _LiveBytes() as tracker:
-        run()
-    return tracker.peak
-
-
-class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the storages that operations make and that are still alive, on any device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live: dict[int, int] = {}
-        self.now = self.peak = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # the default would import the compiler, which takes seconds
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        given = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        for leaf in tree_leaves(result):
-            if not isinstance(leaf, Tensor):
-                continue
-            storage = leaf.untyped_storage()
-            key = storage._cdata
-            if key in given or key in self.live:
-                continue
-            self.live[key] = storage.nbytes()
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._free, key)
-        return result
-
-    def _free(self, key: int) -> None:
-        self.now -= self.live.pop(key, 0)
