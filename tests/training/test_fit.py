@@ -21,12 +21,12 @@ import lacunar.training.fit as fit_module
 from lacunar.data.dataset import from_arrays
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.models.multimodal import MultimodalModel
-from lacunar.objectives import Joint, ModalityDropout
+from lacunar.objectives import MCE, Joint, ModalityDropout
 from lacunar.training.fit import fit
 from lacunar.training.log import read_lines
 from lacunar.training.run import load_run
 from lacunar.training.validation import Validation, Validator
-from tests.helpers import Concat, small_model, vectors
+from tests.helpers import Concat, fixed_references, small_model, vectors
 from tests.training.worlds import dropping_model, listing, mce, same, splits, weights
 
 QUICK = {"max_epochs": 3, "batch_size": 16, "experts": False}
@@ -239,7 +239,7 @@ def scripted(monkeypatch, found: list[tuple[float, float]]) -> None:
     """Validation that finds what the test says."""
     left = iter(found)
 
-    def validate(self, model, device="cpu", precision=None):
+    def validate(self, model, *_):
         score, loss = next(left)
         return Validation(score, loss, {"m0": score})
 
@@ -361,10 +361,20 @@ def test_one_modality_and_more_than_six():
         assert len(run.history.filter(regex="^val/score/").columns) == (1 if M == 1 else 63)
 
 
-def test_mixed_precision(data):
+@pytest.mark.parametrize(
+    ("precision", "kept"),
+    [("bf16-mixed", torch.float32), ("bf16-true", torch.bfloat16), ("64-true", torch.float64)],
+)
+def test_precision(data, precision, kept):
+    run = fit(data, small_model(data.train), Joint(), precision=precision, **QUICK)
+    assert run.steps["loss"].notna().all()
+    assert run.history["val/score"].notna().all()
+    assert next(run.model.parameters()).dtype == kept
+
+
+def test_mixed_precision_of_mce(data):
     run = fit(data, small_model(data.train), mce(data), precision="bf16-mixed", **QUICK)
     assert run.steps["loss"].notna().all()
-    assert next(run.model.parameters()).dtype == torch.float32
 
 
 def test_a_loss_that_is_not_finite_ends_training_and_is_named(data, tmp_path):
@@ -506,3 +516,34 @@ def test_config_tells_what_was_asked(data, tmp_path):
     assert config["asked"]["max_epochs"] == 3
     assert config["asked"]["objective"][0].startswith("Joint(")
     assert config["asked"]["train"]["samples"] == len(data.train)
+
+
+def test_references_are_made_when_needed_kept_in_the_folder_and_read_again(data, tmp_path, monkeypatch):
+    import lacunar.training.references as maker
+
+    calls = []
+
+    def make(train, seed=0, **_):
+        calls.append(seed)
+        return fixed_references(train, 0.8)
+
+    monkeypatch.setattr(maker, "references", make)
+    with pytest.raises(ZeroDivisionError):
+        fit(data, small_model(data.train), MCE(), out=tmp_path / "run", seed=4, callbacks=[Fail(1)], **QUICK)
+    run = fit(data, small_model(data.train), MCE(), out=tmp_path / "run", seed=4, **QUICK)
+    assert calls == [4]
+    assert run.references is not None
+    given = fit(data, small_model(data.train), MCE(), references=fixed_references(data.train, 0.8), seed=4, **QUICK)
+    assert calls == [4]
+    assert same(weights(run), weights(given))
+    with pytest.raises(ConfigError, match="experts=True"):
+        fit(data, small_model(data.train), Joint(), **{**QUICK, "experts": True})
+
+
+def test_a_run_is_read_back_from_its_folder(data, tmp_path):
+    run = fit(data, small_model(data.train), Joint(), out=tmp_path / "run", **QUICK)
+    again = load_run(tmp_path / "run", model=small_model(data.train, seed=9))
+    assert same(weights(run), weights(again))
+    assert str(run) == str(again)
+    assert again.config == run.config
+    pd.testing.assert_frame_equal(run.history, again.history)

@@ -110,7 +110,8 @@ class EpochKeeper(pl.Callback):
     def _validate(self, trainer: pl.Trainer, module: ObjectiveModule) -> Validation:
         assert self.validator is not None
         predictor = module.objective.build(module.model)
-        return self.validator(predictor, module.device, trainer.precision_plugin.forward_context())
+        precision = trainer.precision_plugin
+        return self.validator(predictor, module.device, precision.forward_context(), precision.convert_input)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.interrupted = isinstance(exception, KeyboardInterrupt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +73,11 @@ class Validator:
         self._chunk: int | None = None
 
     def __call__(
-        self, model: nn.Module, device: torch.device | str = "cpu", precision: AbstractContextManager | None = None
+        self,
+        model: nn.Module,
+        device: torch.device | str = "cpu",
+        precision: AbstractContextManager | None = None,
+        convert: Callable[[Batch], Batch] = lambda batch: batch,
     ) -> Validation:
         """Validate a model in evaluation mode, without gradient.
 
@@ -80,6 +85,7 @@ class Validator:
             model: a :class:`MultimodalModel`, or anything with ``predict_pairs(batch, pairs)``.
             device: where it is.
             precision: context that predictions are made in.
+            convert: gives a batch the floating type of the model.
         """
         sums = torch.zeros(3, len(self.codes), dtype=torch.float64)
         modes = [(module, module.training) for module in model.modules()]
@@ -87,7 +93,7 @@ class Validator:
         try:
             with torch.no_grad(), precision or nullcontext():
                 for batch in load(self.data, self.batches, self.num_workers):
-                    self._add(sums, model, batch.to(device))
+                    self._add(sums, model, convert(batch.to(device)))
         finally:
             for module, mode in modes:
                 module.training = mode
