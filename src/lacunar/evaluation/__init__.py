@@ -12,11 +12,13 @@ from lacunar.evaluation.calibration import (
 from lacunar.evaluation.figures import subset_figure
 from lacunar.evaluation.probes import capability, capability_trajectory
 from lacunar.evaluation.representation import representation_metrics, representation_quality
+from lacunar.evaluation.sliding import SlidingWindow
 from lacunar.evaluation.statistics import Difference, paired_difference, seed_interval
 from lacunar.evaluation.subsets import evaluate
 from lacunar.evaluation.table import Score, SubsetTable
 
 __all__ = [
+    "SlidingWindow",
     "Difference",
     "Score",
     "SubsetTable",

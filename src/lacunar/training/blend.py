@@ -17,8 +17,8 @@ __all__ = ["fit_blend"]
 
 #: Between independent evidence (0) and the same evidence seen several times (1).
 DECAYS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SHARE_RIDGE = 10.0
-BLEND_RIDGE = 20.0
+SHARE_RIDGE = 20.0
+BLEND_RIDGE = 50.0
 EVERY_SUBSET_UP_TO = 5
 #: Subsets of each sample that the weights are learnt from when there are too many to take all.
 SUBSETS = 32

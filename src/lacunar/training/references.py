@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 FEWEST = 6
 #: A class needs this many samples before its covariance says anything.
 FEWEST_FOR_COVARIANCE = 10
-STACK_RIDGE = 10.0
+STACK_RIDGE = 5.0
 
 
 def references(
@@ -296,4 +296,4 @@ def _content_key(data: MultimodalDataset, models: Any, *options: Any) -> str:
     return digest.hexdigest()[:20]
 
 
-FORMAT_OF_KEY = 1
+FORMAT_OF_KEY = 2
