@@ -64,14 +64,12 @@ def _show(joint: SubsetTable, mce: SubsetTable) -> None:
     say("")
     gap = mce.difference(joint)
     rows = []
-    for label in [*mce.labels[1:], "mean"]:
-        before = joint.mean if label == "mean" else joint.frame.at[label, "score"]
-        after = mce.mean if label == "mean" else mce.frame.at[label, "score"]
+    scores = {model: [*found.frame["score"].iloc[1:], found.mean] for model, found in (("joint", joint), ("mce", mce))}
+    for label, before, after in zip([*mce.labels[1:], "mean"], scores["joint"], scores["mce"]):
         line = gap.loc[label]
         interval = f"{line['low']:+.3f} to {line['high']:+.3f}"
-        rows.append(
-            [label.replace("+", " + "), f"{before:.3f}", f"{after:.3f}", f"{line['difference']:+.3f}", interval]
-        )
+        words = label.replace("+", " + ")
+        rows.append([words, f"{before:.3f}", f"{after:.3f}", f"{line['difference']:+.3f}", interval])
     columns = ["given", "plain", "MCE", "difference", f"{100 * mce.confidence:g} % interval"]
     table(f"{mce.score_name} on {len(mce.ids)} test samples", columns, rows)
     mean = gap.loc["mean"]

@@ -108,8 +108,11 @@ class DataSummary:
         """Write the counts as JSON."""
         text = json.dumps({"format": FORMAT, "what": "lacunar data summary", **asdict(self)}, indent=1)
         partial = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        try:
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DataSummary:
