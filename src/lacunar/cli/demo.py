@@ -37,7 +37,10 @@ def run(words: Sequence[str]) -> int:
     data = load("digits", seed=options.seed).hide(RATES, seed=options.seed)
     methods = {
         "joint": (Joint(), "plain training on what is present"),
-        "mce": (MCE(), "MCE: every subset is trained on, rare and lagging modalities are pushed"),
+        "mce": (
+            MCE(),
+            "MCE: first each modality alone, as a reference; then every subset, rare and lagging modalities pushed",
+        ),
     }
     with console(stderr=True).status("loading the training engine") if show_progress() else _nothing():
         from lacunar.training.fit import fit
