@@ -34,6 +34,7 @@ class Completion(nn.Module):
 
     def __init__(self, features: int, modalities: int):
         super().__init__()
+        self.features, self.modalities = features, modalities
         self.mix = nn.Linear(features * modalities, features * modalities)
 
     def forward(self, tokens: Tensor, chosen: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from lacunar import datasets
 from lacunar.bench.peers import PEERS
 from lacunar.data.splits import Splits
+from lacunar.datasets.synthetic import World
 from lacunar.errors import ConfigError, did_you_mean
 from lacunar.evaluation import SubsetTable, evaluate
 from lacunar.models.blend import Blend
@@ -71,6 +72,8 @@ class Cell:
 def load_problem(cell: Cell) -> Splits:
     """The cell's data: official parts where the data set has them, else 60 / 15 / 25 % by seed; then cells hidden."""
     data = datasets.load(cell.dataset, **cell.options)
+    if isinstance(data, World):
+        data = data.data
     if cell.only:
         data = data.only(list(cell.only))
     if not isinstance(data, Splits):

@@ -76,7 +76,12 @@ def comparison(
         entry = {problem: float(own[problem].to_numpy().mean()) for problem in problems}
         average = own.mean(axis="columns")
         interval = seed_interval(average.to_numpy(), confidence=confidence)
-        entry |= {"average": float(average.to_numpy().mean()), "low": interval.low, "high": interval.high, "seeds": len(own)}
+        entry |= {
+            "average": float(average.to_numpy().mean()),
+            "low": interval.low,
+            "high": interval.high,
+            "seeds": len(own),
+        }
         if against in by_seed.index.get_level_values(0):
             other = by_seed.loc[against].mean(axis="columns")
             shared = average.index.intersection(other.index)

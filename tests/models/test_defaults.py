@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+from tests.helpers import first_batch
+from torch import nn
+
+from lacunar.data.dataset import from_arrays
+from lacunar.errors import ConfigError, DataError
+from lacunar.models.defaults import default_model
+
+DRAW = np.random.default_rng(0)
+N = 12
+KINDS = {
+    "vector": DRAW.normal(size=(N, 5)),
+    "image": DRAW.normal(size=(N, 3, 16, 16)),
+    "sequence": [DRAW.normal(size=(int(k), 4)) for k in DRAW.integers(2, 9, N)],
+    "tokens": ["one", "zwei", "trois", "quattro"] * 3,
+    "volume": DRAW.normal(size=(N, 1, 8, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_modality_has_an_encoder(kind):
+    data = from_arrays({"a": KINDS[kind], "b": KINDS["vector"]}, np.arange(N) % 3)
+    assert data.kinds["a"] == kind
+    model = default_model(data)
+    output = model(first_batch(data))
+    assert output.shape == (N, 3)
+    output.sum().backward()
+    assert torch.isfinite(output).all()
+
+
+def test_regression_starts_in_the_units_of_the_target():
+    data = from_arrays({"a": KINDS["vector"]}, 1000 + 5 * DRAW.normal(size=N))
+    output = default_model(data).eval()(first_batch(data))
+    assert output.shape == (N, 1)
+    assert (output - 1000).abs().max() < 50
+
+
+def test_label_maps_have_the_size_of_the_volume():
+    data = from_arrays({"a": KINDS["volume"]}, DRAW.integers(0, 2, (N, 8, 8, 8)), task="segmentation")
+    assert default_model(data)(first_batch(data)).shape == (N, 2, 8, 8, 8)
+
+
+def test_own_encoders_set_the_width():
+    data = from_arrays({"a": KINDS["vector"], "b": KINDS["vector"]}, np.arange(N) % 3)
+    model = default_model(data, encoders={"a": nn.Linear(5, 24)})
+    assert model.encode(first_batch(data)).h.shape == (N, 2, 24)
+    with pytest.raises(ConfigError, match="equally many features, got"):
+        default_model(data, encoders={"a": nn.Linear(5, 24), "b": nn.Linear(5, 8)})
+
+
+def test_what_it_refuses():
+    data = from_arrays({"audio": KINDS["vector"]}, np.arange(N) % 3)
+    with pytest.raises(ConfigError, match="unknown modality 'audoi'. Did you mean 'audio'"):
+        default_model(data, encoders={"audoi": nn.Linear(5, 8)})
+    with pytest.raises(DataError, match="needs a target"):
+        default_model(from_arrays({"audio": KINDS["vector"]}))
