@@ -28,8 +28,9 @@ _NAMES = {
     "lacunar.training.fit": ("Run", "fit", "load_run"),
     "lacunar.evaluation": ("SubsetTable", "evaluate"),
     "lacunar.models.saving": ("load", "save"),
+    "lacunar.prediction": ("predict",),
 }
-_MODULES = ("data", "datasets", "evaluation", "models", "objectives", "report", "tasks", "training")
+_MODULES = ("data", "datasets", "errors", "evaluation", "models", "objectives", "report", "tasks", "training")
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_HOME), *_MODULES]  # noqa: PLE0604
