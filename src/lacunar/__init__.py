@@ -17,15 +17,17 @@ _NAMES = {
     "lacunar.data.batch": ("Batch", "collate"),
     "lacunar.data.dataset": ("MultimodalDataset", "from_arrays"),
     "lacunar.data.frame": ("from_frame",),
-    "lacunar.data.description": ("load_description", "load_splits"),
-    "lacunar.data.presence": ("PresenceTable", "draw_presence"),
-    "lacunar.data.splits": ("Splits",),
+    "lacunar.data.description": ("Description", "load_description", "load_splits"),
+    "lacunar.data.readers": ("register_reader",),
+    "lacunar.data.presence": ("PresenceTable", "draw_presence", "observed_presence"),
+    "lacunar.data.splits": ("Splits", "make_folds", "make_splits"),
     "lacunar.models.multimodal": ("Features", "MultimodalModel"),
     "lacunar.models.defaults": ("default_model",),
     "lacunar.models.references": ("References",),
     "lacunar.objectives": ("MCE", "Joint", "ModalityDropout", "Objective"),
     "lacunar.training.references": ("references",),
-    "lacunar.training.fit": ("Run", "fit", "load_run"),
+    "lacunar.training.fit": ("fit",),
+    "lacunar.training.run": ("Run", "load_run"),
     "lacunar.evaluation": ("SubsetTable", "evaluate"),
     "lacunar.models.saving": ("load", "save"),
     "lacunar.prediction": ("predict",),
@@ -33,14 +35,49 @@ _NAMES = {
 _MODULES = ("data", "datasets", "errors", "evaluation", "models", "objectives", "report", "tasks", "training")
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME), *_MODULES]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOME), *_MODULES]
 
 if TYPE_CHECKING:
-    from lacunar.data.batch import Batch, collate
-    from lacunar.data.dataset import MultimodalDataset, from_arrays
-    from lacunar.lattice import Lattice, Pairs
-    from lacunar.objectives import MCE, Joint, ModalityDropout, Objective
-    from lacunar.training.fit import Run, fit, load_run
+    from lacunar.data.batch import Batch as Batch
+    from lacunar.data.batch import collate as collate
+    from lacunar.data.dataset import MultimodalDataset as MultimodalDataset
+    from lacunar.data.dataset import from_arrays as from_arrays
+    from lacunar.data.description import Description as Description
+    from lacunar.data.description import load_description as load_description
+    from lacunar.data.description import load_splits as load_splits
+    from lacunar.data.frame import from_frame as from_frame
+    from lacunar.data.presence import PresenceTable as PresenceTable
+    from lacunar.data.presence import draw_presence as draw_presence
+    from lacunar.data.presence import observed_presence as observed_presence
+    from lacunar.data.readers import register_reader as register_reader
+    from lacunar.data.splits import Splits as Splits
+    from lacunar.data.splits import make_folds as make_folds
+    from lacunar.data.splits import make_splits as make_splits
+    from lacunar.evaluation import SubsetTable as SubsetTable
+    from lacunar.evaluation import evaluate as evaluate
+    from lacunar.lattice import Lattice as Lattice
+    from lacunar.lattice import Pairs as Pairs
+    from lacunar.models.defaults import default_model as default_model
+    from lacunar.models.multimodal import Features as Features
+    from lacunar.models.multimodal import MultimodalModel as MultimodalModel
+    from lacunar.models.references import References as References
+    from lacunar.models.saving import load as load
+    from lacunar.models.saving import save as save
+    from lacunar.objectives import MCE as MCE
+    from lacunar.objectives import Joint as Joint
+    from lacunar.objectives import ModalityDropout as ModalityDropout
+    from lacunar.objectives import Objective as Objective
+    from lacunar.prediction import predict as predict
+    from lacunar.sampling import sample_shapley as sample_shapley
+    from lacunar.tasks import Classification as Classification
+    from lacunar.tasks import MultiLabel as MultiLabel
+    from lacunar.tasks import Regression as Regression
+    from lacunar.tasks import Segmentation as Segmentation
+    from lacunar.tasks import Task as Task
+    from lacunar.training.fit import fit as fit
+    from lacunar.training.references import references as references
+    from lacunar.training.run import Run as Run
+    from lacunar.training.run import load_run as load_run
 
 
 def __getattr__(name: str) -> Any:
