@@ -175,3 +175,12 @@ def test_what_references_refuse(data, found):
         found.scores(full)
     with pytest.raises(DataError, match="are for the modalities"):
         found.scores(data.only(["m0"]))
+
+
+def test_an_existing_folder_is_left_alone(found, tmp_path):
+    found.save(tmp_path / "references")
+    before = (tmp_path / "references" / "references.json").read_bytes()
+    with pytest.raises(RunError, match="is there already"):
+        found.save(tmp_path / "references")
+    assert (tmp_path / "references" / "references.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["references"]

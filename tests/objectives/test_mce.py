@@ -133,9 +133,10 @@ def test_subsets_of_a_sample_and_their_union(M):
 def test_completion_moves_its_target_only_when_not_detached(detached):
     data = vectors(2, n=16, missing=0.0)
     model, objective = ready(data, single=0, subset=0, detach_targets=detached)
-    features = model.encode(first_batch(data))
+    batch = first_batch(data)
+    features = model.encode(batch)
     only_first = Pairs(torch.arange(16), torch.full((16,), 1))
-    _, residual = objective._read(model, features, only_first)
+    *_, residual = objective._read(model, features, only_first, batch.target)
     (grad,) = torch.autograd.grad(residual[:, 1].sum(), features.h)
     assert (grad[:, 1].abs().sum() == 0) == detached  # features of m1 are the target, and are hidden from completion
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,9 +15,13 @@ from torch.utils.checkpoint import checkpoint
 from lacunar.data.batch import Batch
 from lacunar.errors import ConfigError, DataError
 from lacunar.lattice import Lattice, Pairs
+from lacunar.memory import peak_bytes
 from lacunar.tasks import Task
 
 __all__ = ["Features", "MultimodalModel", "SubsetOutput"]
+
+#: As many pairs at most when the memory that a pair needs is measured.
+MOST_PROBED = 4096
 
 
 @dataclass
@@ -85,9 +90,7 @@ class MultimodalModel(nn.Module):
             bind: Any = getattr(part, "bind", None)
             if bind is not None:
                 bind(self.names)
-        self._takes_lengths = [
-            len(inspect.signature(encoder.forward).parameters) > 1 for encoder in self.encoders
-        ]
+        self._takes_lengths = [len(inspect.signature(encoder.forward).parameters) > 1 for encoder in self.encoders]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,9 +108,7 @@ class MultimodalModel(nn.Module):
             DataError: when the batch has other modalities than the model, or encoders disagree on their shapes.
         """
         if batch.names != self.names:
-            raise DataError(
-                f"The model was built for the modalities {self.names}, the batch has {batch.names}."
-            )
+            raise DataError(f"The model was built for the modalities {self.names}, the batch has {batch.names}.")
         encoded = []
         for name, encoder, takes_lengths in zip(self.names, self.encoders, self._takes_lengths):
             rows = batch.inputs[name]
@@ -169,10 +170,13 @@ class MultimodalModel(nn.Module):
         def part(h: Tensor, rows: Tensor, codes: Tensor) -> tuple[Tensor, ...]:
             return extract(self.decode(Features(h, features.present), Pairs(rows, codes)))
 
+        count = -(-total // chunk)
+        cuts = [total * i // count for i in range(count + 1)]
         parts = []
-        for start in range(0, total, chunk):
-            rows, codes = pairs.rows[start : start + chunk], pairs.codes[start : start + chunk]
-            if torch.is_grad_enabled():
+        for i, (start, end) in enumerate(pairwise(cuts)):
+            rows, codes = pairs.rows[start:end], pairs.codes[start:end]
+            # The last chunk is the first that the backward pass needs: it may stay, as room for one is there.
+            if torch.is_grad_enabled() and i < count - 1:
                 parts.append(checkpoint(part, features.h, rows, codes, use_reentrant=False))
             else:
                 parts.append(part(features.h, rows, codes))
@@ -194,25 +198,47 @@ class MultimodalModel(nn.Module):
         """
         return self.predict(self.encode(batch), available_pairs(self.lattice, batch))
 
-    def pairs_within(self, features: Features, megabytes: float) -> int:
-        """How many pairs at a time keep what a chunk needs within a memory bound.
+    def pairs_within(
+        self,
+        features: Features,
+        megabytes: float,
+        extract: Callable[[SubsetOutput], tuple[Tensor, ...]] = lambda result: (result.output,),
+    ) -> int:
+        """How many pairs at a time keep everything that a chunk makes within a memory bound.
 
-        Counts the bytes of every tensor that one small chunk makes, its backward pass included.
+        Measured on a few pairs: the peak of live tensor bytes, which includes the backward pass where gradients are
+        on. Gradients of weights come on top. No random number is used up.
+
+        Args:
+            features: of a batch.
+            megabytes: the bound.
+            extract: what :meth:`read` will be given.
         """
-        probe = min(4, len(features.h))
-        rows = torch.arange(probe, device=features.h.device)
-        codes = self.lattice.encode(features.present[:probe])
-        counted: dict[int, int] = {}
+        device = features.h.device
+        available = self.lattice.encode(features.present)
+        needs_gradient = torch.is_grad_enabled()
 
-        def count(tensor: Tensor) -> Tensor:
-            counted[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
+        def peak(count: int) -> int:
+            rows = torch.arange(count, device=device) % len(features.h)
+            codes = available[rows]
+            h = features.h.detach().requires_grad_(needs_gradient)
 
-        parameters = {parameter.data_ptr() for parameter in self.parameters()}
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            self.decode(Features(features.h[:probe].detach(), features.present[:probe]), Pairs(rows, codes))
-        saved = sum(size for pointer, size in counted.items() if pointer not in parameters)
-        return max(1, int(megabytes * 2**20 * probe / max(saved, 1)))
+            def run() -> None:
+                results = extract(self.decode(Features(h, features.present), Pairs(rows, codes)))
+                reached = [result.sum() for result in results if result.requires_grad]
+                if reached:
+                    torch.autograd.grad(sum(reached), h, allow_unused=True)
+
+            return peak_bytes(run)
+
+        bound = megabytes * 2**20
+        with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
+            # What is largest at a few pairs need not be at many, so look not far below the bound.
+            pairs, small, large = 2, peak(1), peak(2)
+            while large < bound / 4 and pairs < MOST_PROBED:
+                pairs, small, large = 2 * pairs, large, peak(2 * pairs)
+        each = max((large - small) / (pairs / 2), 1.0)
+        return max(1, int((bound - max(large - each * pairs, 0.0)) / each))
 
     def named_encoders(self) -> Iterable[tuple[str, nn.Module]]:
         """Pairs of modality name and encoder, in lattice order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -150,10 +151,11 @@ def load_expert(folder: Path, facts: Mapping[str, Any], task: Task) -> Expert:
 def _load_estimator(path: Path) -> Any:
     from skops.io import get_untrusted_types, load
 
-    foreign = [name for name in get_untrusted_types(file=path) if not name.startswith(("sklearn.", "numpy.", "scipy."))]
+    asked = get_untrusted_types(file=path)
+    foreign = [name for name in asked if not name.startswith(("sklearn.", "numpy.", "scipy."))]
     if foreign:
         raise RunError(f"{path}: holds types that are not scikit-learn's and are not trusted: {', '.join(foreign)}.")
-    return load(path, trusted=get_untrusted_types(file=path))
+    return load(path, trusted=asked)
 
 
 class References:
@@ -222,19 +224,30 @@ class References:
         }
 
     def save(self, folder: str | Path) -> None:
-        """Write the references into a new folder; it appears whole or not at all."""
+        """Write the references into a new folder; it appears whole or not at all.
+
+        Raises:
+            RunError: when the folder is there already.
+        """
         folder = Path(folder)
         partial = folder.with_name(f".{folder.name}.{os.getpid()}")
         partial.mkdir(parents=True)
-        facts = {name: expert.save(partial / f"expert{m}") for m, (name, expert) in enumerate(self.experts.items())}
-        tensors = {f"output{m}": output.contiguous() for m, output in enumerate(self.outputs.values())}
-        save_file({**tensors, "scores": self.sample_scores.contiguous()}, partial / "scores.safetensors")
-        config = {
-            "format": FORMAT, "task": self.task.to_config(), "out_of_fold": self.out_of_fold,
-            "experts": facts, "ids": self.ids.tolist(),
-        }  # fmt: skip
-        (partial / "references.json").write_text(json.dumps(config))
-        os.replace(partial, folder)
+        try:
+            facts = {name: expert.save(partial / f"expert{m}") for m, (name, expert) in enumerate(self.experts.items())}
+            tensors = {f"output{m}": output.contiguous() for m, output in enumerate(self.outputs.values())}
+            save_file({**tensors, "scores": self.sample_scores.contiguous()}, partial / "scores.safetensors")
+            config = {
+                "format": FORMAT, "task": self.task.to_config(), "out_of_fold": self.out_of_fold,
+                "experts": facts, "ids": self.ids.tolist(),
+            }  # fmt: skip
+            (partial / "references.json").write_text(json.dumps(config))
+            os.replace(partial, folder)
+        except OSError as error:
+            if folder.exists():
+                raise RunError(f"{folder} is there already: references are written into a new folder.") from error
+            raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: str | Path) -> References:

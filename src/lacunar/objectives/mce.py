@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -194,13 +194,22 @@ class MCE(Objective):
                 scores = torch.where(data.present, means, scores)
             upper[data.row] = scores.to(upper.dtype)
         self.register_buffer("upper_scores", upper.to(device))
+        width = self._probe(model, data[0].to(device))
         if self.heads is None and self.single > 0:
-            width = model.encode(data[0].to(device)).h.shape[2]
             made = [unimodal_head(model.head, width) for _ in data.names]
             self.heads = nn.ModuleList(made).to(device)
         elif self._head_names is not None and self._head_names != data.names:
             raise ConfigError(f"MCE: heads are for {self._head_names}, the data have {data.names}.")
         self._prior = self.task.baseline(data.target).to(device) if self.empty == "prior" else None
+
+    def _probe(self, model: MultimodalModel, row: Batch) -> int:
+        """Width of the features; and how many pairs fit into memory, from a fixed sample, so that a run can resume."""
+        training = model.training
+        features = model.eval().encode(row)
+        if self.memory is not None:
+            self._chunk = model.pairs_within(features, self.memory, self._extract(features, self._target(row)))
+        model.train(training)
+        return features.h.shape[2]
 
     def _availability(self, data: MultimodalDataset) -> Tensor:
         if not self.availability:
@@ -215,15 +224,15 @@ class MCE(Objective):
             return released_terms(self, model, batch)
         target = self._target(batch)
         features = model.encode(batch)
-        if (features.present.sum(1) == 0).any():
-            row = int(batch.index[features.present.sum(1) == 0][0])
+        available = model.lattice.encode(features.present)
+        if (available == 0).any():
+            row = int(batch.index[available == 0][0])
             raise DataError(f"Sample {row} has no modality: leave such samples out of training.")
         pairs, importance = self.pairs(model.lattice, features.present)
-        output, residual = self._read(model, features, pairs)
-        losses = self.losses(output, target[pairs.rows])
-        whole = pairs.codes == model.lattice.encode(features.present)[pairs.rows]
-        terms = {"task": batch_mean(losses[whole])}
-        factor = self.weights(model, features, pairs, importance, output, batch)
+        losses, scores, residual = self._read(model, features, pairs, target)
+        whole = pairs.codes == available[pairs.rows]
+        terms = {"task": batch_mean(losses.where(whole, 0.0), whole.to(losses.dtype))}
+        factor = self.weights(model, features, pairs, importance, scores, batch)
         if self.single > 0:
             terms["single"] = self.single * self.single_loss(model, features, target, factor)
         if self.subset > 0 or self.completion > 0:
@@ -231,7 +240,7 @@ class MCE(Objective):
         if self.subset > 0:
             terms["subset"] = self.subset * (share * losses).sum()
         if self.completion > 0:
-            dropped = features.present[pairs.rows] & ~model.lattice.decode(pairs.codes)
+            dropped = model.lattice.decode(available[pairs.rows] & ~pairs.codes)
             error = (residual * dropped * factor).sum(1) / dropped.sum(1).clamp(min=1)
             terms["completion"] = self.completion * (share * error).sum()
         return terms
@@ -251,23 +260,37 @@ class MCE(Objective):
     def _counts_capability(self) -> bool:
         return self.capability and (self.single > 0 or self.completion > 0)
 
-    def _read(self, model: MultimodalModel, features: Features, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """Outputs ``(P, ...)`` and completion errors ``(P, M)`` of all pairs."""
-        if self.memory is not None and self._chunk is None:
-            self._chunk = model.pairs_within(features, self.memory)
+    def _read(
+        self, model: MultimodalModel, features: Features, pairs: Pairs, target: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses and scores ``(P,)`` and completion errors ``(P, M)`` of all pairs.
+
+        Nothing larger leaves a chunk: outputs may be label maps.
+        """
+        losses, scores, residual = model.read(features, pairs, self._extract(features, target), self._chunk)
+        return losses, scores, residual
+
+    def _extract(self, features: Features, target: Tensor) -> Callable[[SubsetOutput], tuple[Tensor, Tensor, Tensor]]:
+        """What :meth:`_read` keeps of each chunk of pairs."""
         aim = features.h.detach() if self.detach_targets else features.h
 
-        def extract(result: SubsetOutput) -> tuple[Tensor, Tensor]:
-            if self.completion == 0:
-                return result.output, result.output.new_zeros(len(result.pairs.rows), 1)
-            error = _DISTANCES[self.distance](result.completed, aim[result.pairs.rows], reduction="none")
-            return result.output, error.flatten(2).mean(2)
+        def extract(result: SubsetOutput) -> tuple[Tensor, Tensor, Tensor]:
+            wanted = target[result.pairs.rows]
+            losses = self.losses(result.output, wanted)
+            if self.completion > 0:
+                error = _DISTANCES[self.distance](result.completed, aim[result.pairs.rows], reduction="none")
+                error = error.flatten(2).mean(2)
+            else:
+                error = losses.new_zeros(len(losses), 1)
+            with torch.no_grad():
+                count = self._counts_capability and self.score_mode == "reuse"
+                scores = self.task.score(result.output, wanted) if count else torch.zeros_like(losses)  # type: ignore[union-attr]
+            return losses, scores, error
 
-        output, residual = model.read(features, pairs, extract, self._chunk)
-        return output, residual
+        return extract
 
     def weights(
-        self, model: MultimodalModel, features: Features, pairs: Pairs, importance: Tensor, output: Tensor, batch: Batch
+        self, model: MultimodalModel, features: Features, pairs: Pairs, importance: Tensor, scores: Tensor, batch: Batch
     ) -> Tensor:
         """A times B for each modality, shape ``(M,)``; sets the diagnostics."""
         present, weight = features.present, self.availability_weight
@@ -279,13 +302,16 @@ class MCE(Objective):
             target = self._target(batch)
             if self.score_mode == "eval":
                 output = self._outputs_without_dropout(model, batch, pairs)
-            scores = self.task.score(output, target[pairs.rows])  # type: ignore[union-attr]
+                scores = self.task.score(output, target[pairs.rows])  # type: ignore[union-attr]
             if model.lattice.M <= EVERY_SUBSET_UP_TO:
                 values = scores.new_zeros(len(batch), len(model.lattice)).index_put((pairs.rows, pairs.codes), scores)
                 if self._prior is not None:
                     values[:, 0] = self.task.score(self.task.expand(self._prior, target), target)  # type: ignore[union-attr]
                 phi = model.lattice.shapley(values, present)
-                gap = capability_gap(model.lattice, values, upper, present, self.gap)
+                if self.gap == "shapley":
+                    gap = torch.where(present, upper - phi, 0.0)
+                else:
+                    gap = capability_gap(model.lattice, values, upper, present, self.gap)
             else:
                 phi = sampled_shapley(model.lattice, pairs, importance, scores, present)
                 scale = present.sum(1, keepdim=True) if self.gap == "scaled" else 1
@@ -328,7 +354,8 @@ class MCE(Objective):
             subsets = 2.0 ** present.sum(1)[pairs.rows] - 1
             share = importance / (subsets * len(codes))
         elif lattice.M <= TABLE_UP_TO:
-            feasible = lattice.feasible(lattice.decode(codes)).sum(0)
+            subsets = lattice.codes.to(codes.device)
+            feasible = (subsets & ~codes[:, None] == 0).sum(0)
             share = importance / (feasible[pairs.codes] * (feasible[1:] > 0).sum())
         else:
             feasible = ((codes & pairs.codes[:, None]) == pairs.codes[:, None]).sum(1)
@@ -342,11 +369,14 @@ class MCE(Objective):
         h = features.h
         if self.head_input == "refined":
             h = model.complete(h, features.present)
-        parts = []
-        for m, head in enumerate(self.heads):
-            rows = features.present[:, m].nonzero().squeeze(1)
-            parts.append(factor[m] * batch_mean(self.losses(head(h[rows, m]), target[rows])))
-        return torch.stack(parts).sum()
+        # One gather for all modalities: each one's gradient would be as large as the features of the whole batch.
+        column, rows = features.present.t().nonzero(as_tuple=True)
+        packed = h.flatten(0, 1).index_select(0, rows * h.shape[1] + column)
+        counts = features.present.sum(0)
+        heads = zip(self.heads, packed.split(counts.tolist()))
+        losses = self.losses(torch.cat([head(part) for head, part in heads]), target[rows])
+        everywhere = total(counts.to(losses.dtype)).clamp(min=1)
+        return (losses * (factor / everywhere)[column]).sum() * world_size()
 
     def extra_repr(self) -> str:
         text = f"single={self.single}, subset={self.subset}, completion={self.completion}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import logging
@@ -27,7 +28,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from lacunar.data.dataset import MultimodalDataset
-from lacunar.errors import ConfigError, DataError, did_you_mean
+from lacunar.errors import ConfigError, DataError, RunError, did_you_mean
 from lacunar.models.defaults import default_model
 from lacunar.models.pooling import fit_weights
 from lacunar.models.references import EstimatorExpert, Expert, NetworkExpert, References, estimator_opinions
@@ -112,7 +113,8 @@ def references(
     found = References(experts, data.task, data.ids, outputs, scores, out_of_fold)
     if place is not None:
         place.parent.mkdir(parents=True, exist_ok=True)
-        found.save(place)
+        with contextlib.suppress(RunError):  # another process made the same ones meanwhile
+            found.save(place)
     return found
 
 
