@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.helpers import first_batch, fixed_references, gradients, small_model, vectors
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.dataset import MultimodalDataset, from_arrays
 from lacunar.errors import DataError
 from lacunar.objectives import available
 
@@ -108,6 +108,38 @@ def test_t4_a_row_without_anything_is_refused(method, M):
         objective(model, batch)
     with pytest.raises(DataError, match="Sample 3 has no"):
         model(batch)
+
+
+@every_method
+@every_size
+def test_t5_renaming_and_reordering_changes_no_loss(method, M):
+    data = vectors(M, n=32)
+    order = [*range(1, M), 0]
+    columns = {f"other{m}": data.columns[f"m{m}"] for m in order}
+    moved = MultimodalDataset(columns, data.target, data.task, data.ids)
+    options = {"rate": 0.0} if method == "ModalityDropout" else {}  # what is dropped is drawn by position
+    model, objective = ready(method, data, **options)
+    renamed, again = ready(method, moved, **options)
+    permute(model, renamed, order)
+    if getattr(objective, "heads", None) is not None:
+        for new, old in enumerate(order):
+            again.heads[new].load_state_dict(objective.heads[old].state_dict())
+    first, second = objective(model, first_batch(data)), again(renamed, first_batch(moved))
+    for name in first:
+        torch.testing.assert_close(second[name], first[name], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(renamed(first_batch(moved)), model(first_batch(data)), rtol=1e-5, atol=1e-6)
+
+
+def permute(model, renamed, order, features=8):
+    """The weights of a small model for modalities in another order."""
+    blocks = torch.cat([torch.arange(old * features, (old + 1) * features) for old in order])
+    with torch.no_grad():
+        for new, old in enumerate(order):
+            renamed.encoders[new].load_state_dict(model.encoders[old].state_dict())
+        renamed.completion.mix.weight.copy_(model.completion.mix.weight[blocks][:, blocks])
+        renamed.completion.mix.bias.copy_(model.completion.mix.bias[blocks])
+        renamed.head.weight.copy_(model.head.weight[:, blocks])
+        renamed.head.bias.copy_(model.head.bias)
 
 
 @every_method

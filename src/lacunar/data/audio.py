@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -87,6 +88,7 @@ def mfcc(
     return found
 
 
+@functools.lru_cache(maxsize=16)  # every clip of a data set asks for the same ones
 def mel_filters(
     rate: float, n_fft: int, n_mels: int, f_min: float = 0.0, f_max: float | None = None, mel: str = "slaney"
 ) -> Tensor:
