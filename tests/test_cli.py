@@ -285,6 +285,66 @@ def test_interrupting_says_how_to_go_on(monkeypatch, capsys):
     assert "interrupted" in said(capsys)[1]
 
 
+def test_interrupted_training_goes_on(clinic, capsys, monkeypatch):
+    import lacunar.training.callbacks as callbacks
+
+    real, seen = callbacks.EpochKeeper.on_train_epoch_start, []
+
+    def stop_in_the_second(self, trainer, module):
+        seen.append(trainer.current_epoch)
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+        real(self, trainer, module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.EpochKeeper, "on_train_epoch_start", stop_in_the_second)
+        assert main(train(clinic, out="stopped")) == 130
+    out, err = said(capsys)
+    assert "1 finished epochs are kept" in err
+    assert "Traceback" not in out + err
+    assert main(train(clinic, out="stopped")) == 0
+    assert (clinic / "stopped/report.html").exists()
+    logs = [(clinic / name / "log.jsonl").read_text() for name in ("run", "stopped")]
+    assert logs[0] == logs[1], "as if nothing had happened"
+
+
+def test_numbers_are_predicted_too(clinic, capsys):
+    frame = pd.read_csv(clinic / "old.csv")
+    frame["weight"] = 60 + 10 * frame["a_0"] + np.random.default_rng(0).normal(size=N)
+    frame.to_csv(clinic / "weights.csv", index=False)
+    (clinic / "weights.yaml").write_text(YAML.format(table="weights.csv") + "target: weight\n")
+    words = ["train", "--data", str(clinic / "weights.yaml"), "--out", str(clinic / "weights"), "--quiet", "true"]
+    assert main([*words, "--objective", "Joint", "--trainer.max_epochs", "1"]) == 0
+    assert main(["predict", str(clinic / "weights"), "--data", str(clinic / "new.csv")]) == 0
+    lines = [line.split(",") for line in said(capsys)[0].splitlines() if line.startswith(("id,", "s00"))]
+    assert lines[0] == ["id", "prediction", "modalities", "flag"]
+    assert len(lines) == 9
+    prior = float(lines[4][1])
+    assert 40 < prior < 90, "the row with nothing gets the mean of the training data"
+    assert lines[4][3]
+
+
+def test_the_demo_compares_and_returns_at_once(tmp_path, capsys, monkeypatch):
+    from lacunar import datasets
+    from lacunar.data.dataset import from_arrays
+
+    rng = np.random.default_rng(0)
+    label = np.arange(120) % 3
+    views = {name: rng.normal(size=(120, 4)) + label[:, None] for name in ("seen", "heard", "read")}
+    small = from_arrays(views, label, name="small").split(seed=0)
+    monkeypatch.setattr(datasets, "load", lambda name, **_: small)
+    words = ["demo", "--out", str(tmp_path / "demo"), "--max_epochs", "1"]
+    assert main(words) == 0
+    first = said(capsys)[0]
+    assert "seen + heard + read" in first
+    assert "Averaged over the 7 subsets" in first
+    text = (tmp_path / "demo/report.html").read_text()
+    assert "Compared with other ways of training" in text
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("was done before"))
+    assert main(words) == 0
+    assert said(capsys)[0].split("accuracy on")[1] == first.split("accuracy on")[1]
+
+
 def test_options_of_training_are_those_of_fit():
     import inspect
 

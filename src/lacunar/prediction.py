@@ -44,18 +44,20 @@ def predict(model: Any, data: MultimodalDataset, batch_size: int = 256) -> pd.Da
     data = align(data, model.names)
     output = raw_outputs(model, data, batch_size)
     table: dict[str, Any] = {"id": data.ids}
-    decoded = task.decode(task.predict(output))
+    names = getattr(task, "classes", None) or getattr(task, "labels", None) or task.n_outputs
+    labels = [str(label) for label in (range(names) if isinstance(names, int) else names)]
     if task.kind == "multilabel":
-        table["prediction"] = [_joined(labels) for labels in decoded]
-    elif np.ndim(decoded) == 1 or (np.ndim(decoded) == 2 and np.shape(decoded)[1] == 1):
-        table["prediction"] = np.asarray(decoded).reshape(len(data))
+        chosen = task.predict(output) > 0
+        table["prediction"] = [", ".join(np.array(labels, dtype=object)[row]) for row in chosen.numpy()]
     else:
-        table |= {f"prediction_{number}": column for number, column in enumerate(np.asarray(decoded).T)}
+        decoded = np.asarray(task.decode(task.predict(output)))
+        if decoded.ndim == 1 or decoded.shape[1] == 1:
+            table["prediction"] = decoded.reshape(len(data))
+        else:
+            table |= {f"prediction_{number}": column for number, column in enumerate(decoded.T)}
     if task.kind in ("classification", "multilabel"):
-        names = getattr(task, "classes", None) or getattr(task, "labels", None) or range(task.n_outputs)
-        names = range(names) if isinstance(names, int) else names
         columns = task.probabilities(output).double().numpy().T
-        table |= {f"probability_{label}": column for label, column in zip(names, columns)}
+        table |= {f"probability_{label}": column for label, column in zip(labels, columns)}
     codes = data.lattice.encode(data.present)
     table["modalities"] = [data.lattice.label(int(code)) for code in codes]
     table["flag"] = np.where(codes.numpy() == 0, NOTHING, "")
@@ -109,7 +111,3 @@ def _task(model: Any) -> Task:
     if task is None:
         raise RunError("The model does not know what it predicts: train it with lacunar.fit, or set model.task.")
     return task
-
-
-def _joined(labels: Any) -> str:
-    return ", ".join(map(str, labels)) if isinstance(labels, (list, tuple, set, frozenset, np.ndarray)) else str(labels)

@@ -39,10 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"lacunar: {error}", file=sys.stderr)
         return WRONG
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if traceback:
             raise
-        print(f"\nlacunar: interrupted. {_how_to_go_on(words)}", file=sys.stderr)
+        if not error.args:  # training has said what it kept
+            print(f"\nlacunar: interrupted. {_how_to_go_on(words)}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader went away, as head does
         sys.stderr.close()

@@ -66,3 +66,5 @@ def show_log(quiet: bool = False) -> None:
     logger.propagate = False
     # It speaks of every copy that is made on the way; what was left out of the data stands in the report.
     logging.getLogger("lacunar.data.dataset").setLevel(logging.WARNING)
+    # References take a while, too: say which one is being trained.
+    logging.getLogger("lacunar.training.references").setLevel(logging.WARNING if quiet else logging.DEBUG)

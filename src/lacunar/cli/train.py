@@ -210,11 +210,17 @@ def show(table: SubsetTable) -> None:
 
 
 def _model(options: Any, data: Any) -> Any:
+    import importlib
+
+    import torch
+
+    from lacunar.training.sampler import derive_seed
+
+    torch.manual_seed(derive_seed(options.trainer.seed, "setup"))  # the weights that fit itself would begin with
     if options.make_model is None:
         from lacunar.models.defaults import default_model
 
         return default_model(data.train, **vars(options.model))
-    import importlib
 
     module, _, name = options.make_model.rpartition(".")
     try:

@@ -120,7 +120,7 @@ def training_sections(history: pd.DataFrame, names: Sequence[str], best: int | N
                 validation_figure(lines, chosen, score_name),
                 f"Validation {score_name} over {len(last)} epochs; mean over subsets "
                 f"{last['mean over subsets'].iloc[0]:.3f} at first, {last['mean over subsets'].iloc[-1]:.3f} at last.",
-                "Scores on the validation samples, which training never sees." + kept,
+                "Scores of the network on the validation samples, which training never sees." + kept,
             )
         )
     terms = [column for column in history if str(column).startswith("loss/")]

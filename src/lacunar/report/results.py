@@ -169,7 +169,7 @@ def _experts(table: SubsetTable) -> list[Block]:
     if below.empty:
         text = (
             "On no combination does the model score below the best of its own single-modality models: joint training "
-            "cost nobody."
+            "cost no modality."
         )
         return [Text(text)]
     clear = int(below["clear"].sum())

@@ -195,7 +195,7 @@ def _page(
 def _comparison(table: SubsetTable, others: dict[str, SubsetTable]) -> Section:
     from lacunar.report.page import number
 
-    columns = [Column("model", False), Column("mean over subsets"), Column("worst subset"), Column("worst", False)]
+    columns = [Column("model", False), Column("mean over subsets"), Column("worst score"), Column("on", False)]
     columns += [Column("everything present"), Column("this model minus that one, mean"), Column("interval")]
     rows = [
         Row(
