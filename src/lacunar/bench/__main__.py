@@ -64,7 +64,7 @@ def table(folder: Path, against: str = "default", measure: str = "mean", problem
     results = collect(folder)
     names = [name for name in dict.fromkeys(results["problem"]) if problems in name]
     print(
-        markdown(comparison(results, names, against, measure), against, percent=measure not in ("log loss", "seconds"))
+        markdown(comparison(results, names, against, measure), against, percent=measure not in ("log_loss", "seconds"))
     )
 
 

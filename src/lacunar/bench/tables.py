@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,13 +13,14 @@ from lacunar.evaluation.statistics import seed_interval
 
 __all__ = ["collect", "comparison", "markdown"]
 
-MEASURES = ("mean", "worst", "full", "log loss", "ece", "seconds")
+#: Columns of the subset table whose mean over all subsets is collected too.
+AVERAGED = ("balanced_accuracy", "log_loss", "ece")
 
 
 def collect(folder: str | Path) -> pd.DataFrame:
     """One row per finished cell and variant: problem, method, seed and measures.
 
-    ``mean`` and ``worst`` are over all subsets, ``log loss`` and ``ece`` are means over all subsets.
+    ``mean`` and ``worst`` are over all subsets; so are the means of the metrics in :data:`AVERAGED`.
 
     Raises:
         DataError: when the folder holds no finished cell.
@@ -36,10 +37,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
                     "method": method,
                     "seed": cell["seed"],
                     **{name: table[name] for name in ("mean", "worst", "full")},
-                    **{
-                        name: pd.Series([row.get(name) for row in subsets], dtype=float).mean()
-                        for name in ("log loss", "ece")
-                    },
+                    **{name: pd.Series([row.get(name) for row in subsets], dtype=float).mean() for name in AVERAGED},
                     "seconds": result["seconds"],
                     "presence": result["presence"],
                 }
@@ -72,9 +70,9 @@ def comparison(
     for method in dict.fromkeys(chosen["method"]):
         if method not in by_seed.index.get_level_values(0):
             continue
-        own = by_seed.loc[method]
+        own: pd.DataFrame = by_seed.loc[method]
         entry = {problem: float(own[problem].to_numpy().mean()) for problem in problems}
-        average = own.mean(axis="columns")
+        average = pd.Series(own.to_numpy().mean(axis=1), index=own.index)
         interval = seed_interval(average.to_numpy(), confidence=confidence)
         entry |= {
             "average": float(average.to_numpy().mean()),
@@ -83,7 +81,8 @@ def comparison(
             "seeds": len(own),
         }
         if against in by_seed.index.get_level_values(0):
-            other = by_seed.loc[against].mean(axis="columns")
+            reference: pd.DataFrame = by_seed.loc[against]
+            other = pd.Series(reference.to_numpy().mean(axis=1), index=reference.index)
             shared = average.index.intersection(other.index)
             gap = seed_interval(average[shared].to_numpy(), other[shared].to_numpy(), confidence=confidence)
             entry |= {"difference": gap.value, "from": gap.low, "to": gap.high, "p": gap.p_value}
@@ -101,27 +100,32 @@ def _same_presence(results: pd.DataFrame) -> None:
         )
 
 
-def markdown(table: pd.DataFrame, against: str, percent: bool = True, labels: Mapping[str, str] | None = None) -> str:
+def markdown(
+    table: pd.DataFrame, against: str, percent: bool = True, best: Callable[[Iterable[float]], float] = max
+) -> str:
     """A comparison as a Markdown table; scores in percent, differences in points."""
-    scale = 100 if percent else 1
+    scale, shape = (100, ".1f") if percent else (1, ".2f")
     problems = [
         c for c in table.columns if c not in ("average", "low", "high", "seeds", "difference", "from", "to", "p")
     ]
     head = ["method", *problems, "average [95 %]", f"minus {against} [95 %]", "seeds"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    best = {column: table[column].max() for column in [*problems, "average"]}
+    leader = {column: best(table[column]) for column in [*problems, "average"]}
     for method, row in table.iterrows():
 
         def shown(column: str, row: pd.Series = row) -> str:
-            text = f"{scale * row[column]:.1f}"
-            return f"**{text}**" if row[column] >= best[column] - 1e-12 else text
+            text = f"{scale * row[column]:{shape}}"
+            return f"**{text}**" if abs(row[column] - leader[column]) < 1e-12 else text
 
-        average = f"{shown('average')} [{scale * row['low']:.1f}, {scale * row['high']:.1f}]"
+        average = f"{shown('average')} [{scale * row['low']:{shape}}, {scale * row['high']:{shape}}]"
         gap = (
             ""
             if method == against or pd.isna(row.get("difference"))
-            else (f"{scale * row['difference']:+.1f} [{scale * row['from']:+.1f}, {scale * row['to']:+.1f}]")
+            else (
+                f"{scale * row['difference']:+{shape}} [{scale * row['from']:+{shape}}, {scale * row['to']:+{shape}}]"
+            )
         )
-        name = (labels or {}).get(str(method), str(method))
-        lines.append("| " + " | ".join([name, *map(shown, problems), average, gap, str(int(row["seeds"]))]) + " |")
+        lines.append(
+            "| " + " | ".join([str(method), *map(shown, problems), average, gap, str(int(row["seeds"]))]) + " |"
+        )
     return "\n".join(lines)
