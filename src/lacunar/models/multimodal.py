@@ -227,7 +227,7 @@ class MultimodalModel(nn.Module):
                 results = extract(self.decode(Features(h, features.present), Pairs(rows, codes)))
                 reached = [result.sum() for result in results if result.requires_grad]
                 if reached:
-                    torch.autograd.grad(sum(reached), h, allow_unused=True)
+                    torch.autograd.grad(torch.stack(reached).sum(), h, allow_unused=True)
 
             return peak_bytes(run)
 

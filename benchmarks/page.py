@@ -1,0 +1,66 @@
+"""The page of measured ratios."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from benchmarks.measure import Figure, Options
+
+__all__ = ["machine", "page"]
+
+ABOUT = """\
+# Benchmarks
+
+`make bench` (or `python -m benchmarks`) measures everything below in one run and writes this page; one benchmark alone
+runs with `python -m benchmarks step` (also `modalities`, `evaluation`, `bounded`). All figures are ratios within the
+run: the alternatives run in turn (A B C, C B A, ...) after a warm-up, a training step being forward, backward and
+optimiser, and the table gives the median over the rounds of the ratio within a round, with its quartiles. Everything
+runs on the processor.
+
+What is compared:
+
+* **dense joint**: plain training as it is usually done: every encoder runs on every sample, with zeros for what is
+  absent; the rest of the model sees the same numbers as in the packed step.
+* **packed joint**: plain training, `lacunar.Joint`; encoders see only what exists.
+* **MCE**: all three losses, both factors, exact Shapley values, every subset of every sample up to 6 modalities and a
+  budget of 16 beyond. The paper reports 12.7 times its baseline for its own code (Table 8), on another machine.
+* **floor**: one packed pass of the encoders and every pair of a sample and a subset through completion, fusion and head
+  with a plain mean of losses. Whoever trains on every subset does at least this. It is measured in the same rounds.
+
+Memory is the peak of the bytes of all tensors that a step makes and that live at the same time, counted at every
+operation; weights, optimiser state and the batch are there before and are not counted, nor is scratch space inside a
+kernel.
+"""
+
+
+def machine(options: Options, before: str, after: str) -> str:
+    """What the figures were measured on."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    clock = "wall time" if options.clock == "wall" else "processor time of the process"
+    return (
+        f"{date.today()}; {name}; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads; {clock}, {options.rounds} rounds. Before: {before}. After: {after}."
+    )
+
+
+def page(figures: Sequence[Figure], where: str) -> str:
+    """The page in Markdown."""
+    lines = [ABOUT, "## The machine", "", where, ""]
+    for section in dict.fromkeys(figure.section for figure in figures):
+        own = [figure for figure in figures if figure.section == section]
+        lines += [f"## {section}", "", "| | ratio | quartiles | at most | |", "|---|---|---|---|---|"]
+        for figure in own:
+            target = "" if figure.target is None else f"{figure.target:g}"
+            spread = f"{figure.low:.2f} to {figure.high:.2f}" if figure.high > figure.low else ""
+            lines.append(f"| {figure.name} | **{figure.value:.2f}** | {spread} | {target} | {figure.verdict} |")
+        lines += ["", *(f"- *{figure.name}*: {figure.note}" for figure in own if figure.note), ""]
+    return "\n".join(lines)
