@@ -192,7 +192,7 @@ def test_zero_weights_leave_the_gradients_of_plain_training():
 
 def test_a_single_pass_reads_no_other_modality_and_the_double_pass_does():
     data = vectors(2, n=16, missing=0.0)
-    model, objective = ready(data, variant="released-digits")
+    model, _ = ready(data, variant="released-digits")
     features = model.encode(first_batch(data))
     alone = Pairs(torch.arange(16), torch.full((16,), 1))
     changed = Features(features.h.clone(), features.present)

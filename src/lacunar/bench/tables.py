@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
@@ -70,7 +71,7 @@ def comparison(
     for method in dict.fromkeys(chosen["method"]):
         if method not in by_seed.index.get_level_values(0):
             continue
-        own: pd.DataFrame = by_seed.loc[method]
+        own = cast(pd.DataFrame, by_seed.loc[method])
         entry = {problem: float(own[problem].to_numpy().mean()) for problem in problems}
         average = pd.Series(own.to_numpy().mean(axis=1), index=own.index)
         interval = seed_interval(average.to_numpy(), confidence=confidence)
@@ -81,7 +82,7 @@ def comparison(
             "seeds": len(own),
         }
         if against in by_seed.index.get_level_values(0):
-            reference: pd.DataFrame = by_seed.loc[against]
+            reference = cast(pd.DataFrame, by_seed.loc[against])
             other = pd.Series(reference.to_numpy().mean(axis=1), index=reference.index)
             shared = average.index.intersection(other.index)
             gap = seed_interval(average[shared].to_numpy(), other[shared].to_numpy(), confidence=confidence)

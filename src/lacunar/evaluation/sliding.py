@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ class SlidingWindow(nn.Module):
             def probabilities(windows: Tensor, chosen: Tensor = chosen) -> Tensor:
                 return self._windows(windows, chosen, channels)
 
-            averaged = self._slide(
+            averaged: Any = self._slide(
                 stacked[row : row + 1], self.window, self.windows_at_a_time, probabilities, overlap=self.overlap
             )
             outputs.append(averaged.clamp_min(torch.finfo(averaged.dtype).tiny).log())

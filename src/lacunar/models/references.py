@@ -106,7 +106,7 @@ class NetworkExpert(Expert):
 
 
 def estimator_output(estimator: Any, flat: np.ndarray, task: Task) -> Tensor:
-    """Probabilities ``(n, n_outputs)`` of a fitted classifier over all classes of the task, or a regressor's numbers."""
+    """Probabilities ``(n, n_outputs)`` over all classes of the task, or a regressor's numbers."""
     if task.kind == "classification":
         found = estimator.predict_proba(flat)
         probabilities = np.zeros((len(flat), task.n_outputs))
