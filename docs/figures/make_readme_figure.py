@@ -1,7 +1,7 @@
 """Makes readme.png: what ``lacunar.fit`` returns by default, scored on every subset of the embedded digits.
 
-Run it from the root of the repository: ``python docs/figures/make_readme_figure.py``. It takes a few minutes on a laptop,
-and seconds when it is run again: the trained model stays in ``runs/readme``.
+Run it from the root of the repository: ``python docs/figures/make_readme_figure.py``. It takes some minutes, and
+seconds when it is run again: the trained model stays in ``runs/readme``.
 """
 
 from pathlib import Path

@@ -181,12 +181,8 @@ def test_t8_terms_are_named_scalars_and_their_sum_is_the_loss(method, M):
     assert all(term.shape == () for term in terms.values())
     weights = [name for name in inspect.signature(type(objective)).parameters if name in terms]
     if weights:
-        halved = available()[method](
-            **{name: 0.5 * getattr(objective, name) for name in weights}, references=fixed_references(data)
-        )
-        halved.setup(model, data)
-        if getattr(objective, "heads", None) is not None:
-            halved.heads.load_state_dict(objective.heads.state_dict())
+        _, halved = ready(method, data, **{name: 0.5 * getattr(objective, name) for name in weights})
+        halved.load_state_dict(objective.state_dict())
         torch.manual_seed(0)
         again = halved(model, first_batch(data))
         for name in weights:
