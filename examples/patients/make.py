@@ -1,7 +1,7 @@
 """Makes patients.csv: an invented clinic in which most patients lack some of the measurements.
 
-Four blood values and a questionnaire that nearly everybody has, an imaging score that one in three has, and genes that
-one in five has. The illness shifts every value a little; imaging and genes tell the most.
+Four blood values and a questionnaire that nearly everybody has, imaging scores that half of them have, and genes
+that one in three has. The illness shifts every value a little; imaging and genes tell the most.
 """
 
 from pathlib import Path
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-N, SEED = 300, 7
-SHIFT = {"blood": (4, 0.55, 0.05), "survey": (5, 0.4, 0.2), "imaging": (3, 1.0, 0.65), "genes": (6, 0.6, 0.8)}
+N, SEED = 700, 7
+SHIFT = {"blood": (4, 0.55, 0.05), "survey": (5, 0.4, 0.2), "imaging": (3, 0.9, 0.5), "genes": (6, 0.5, 0.7)}
 
 
 def main(folder: Path) -> None:
@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
     for name, (width, shift, missing) in SHIFT.items():
         values = rng.normal(size=(N, width)) + shift * ill[:, None]
         values[rng.random(N) < missing] = np.nan
-        table |= {f"{name}_{column}": np.round(values[:, column], 3) for column in range(width)}
+        table |= {f"{name}_{column}": np.round(values[:, column], 2) for column in range(width)}
     frame = pd.DataFrame(table | {"diagnosis": np.where(ill, "ill", "healthy")})
     features = [column for column in frame if column.split("_")[0] in SHIFT]
     new = frame.tail(20).drop(columns="diagnosis")

@@ -182,6 +182,16 @@ def test_verdict_for_scores_that_are_not_accuracy(table):
     assert f"dice on the val samples is {other.full:.3f}" in verdict(other, "val")
 
 
+def test_few_samples_are_never_sold_as_many(table):
+    few = make_table(n=12, experts=False)
+    assert "(too few to rely on)" in verdict(few)
+    many = make_table(n=60, experts=False)
+    assert "too few" not in verdict(many)
+    many.scores[5:, -1] = np.nan
+    assert "of the 5 test samples that have them all (too few to rely on)" in verdict(many)
+    assert "of the few test samples" in verdict(many, min_cell=10)
+
+
 def test_one_modality_makes_a_page(tmp_path):
     names = ("only",)
     data = make_data(names, n=60)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["calibration_section", "results_sections", "tiles", "verdict"]
 
+#: Below this many samples a score is flagged, as in subgroups.
+FEW = 30
 HINTS = {
     "balanced_accuracy": "mean recall of the classes: every class counts the same however frequent it is",
     "macro_f1": "F1 score, the mean over classes",
@@ -28,13 +30,14 @@ HINTS = {
 SHORT = {"ece": "ECE", "r2": "R²", "mae": "MAE", "rmse": "RMSE", "macro_f1": "macro F1", "brier": "Brier"}
 
 
-def verdict(table: SubsetTable, part: str = "test") -> str:
+def verdict(table: SubsetTable, part: str = "test", min_cell: int = 0) -> str:
     """What the scores say, in one or two sentences for somebody who has never seen the method."""
     names = _listed(table.names)
+    samples = _samples(table, part, min_cell)
     several = len(table) - 1 > 1
     if table.score_name == "accuracy":
         full, mean, worst, guess = (_percent(v) for v in (table.full, table.mean, table.worst.score, table.baseline))
-        lead = f"Given {names}, the model is right on {full} of the {part} samples"
+        lead = f"Given {names}, the model is right on {full} of {samples}"
         if np.isnan(table.full):
             lead = f"No {part} sample has every modality; the model is right on {mean} of them"
         if several:
@@ -43,7 +46,7 @@ def verdict(table: SubsetTable, part: str = "test") -> str:
         text = f"{lead}, where always giving the commonest answer is right on {guess}."
     else:
         full, mean, worst, guess = (number(v) for v in (table.full, table.mean, table.worst.score, table.baseline))
-        text = f"Given {names}, the model's {table.score_name} on the {part} samples is {full}"
+        text = f"Given {names}, the model's {table.score_name} on {samples} is {full}"
         if several:
             text += (
                 f"; averaged over all {len(table) - 1} combinations of modalities it is {mean}, and in the worst case "
@@ -55,6 +58,17 @@ def verdict(table: SubsetTable, part: str = "test") -> str:
         if clear:
             text += f" On {clear} of the combinations a single modality's own model is clearly better: see below."
     return text
+
+
+def _samples(table: SubsetTable, part: str, min_cell: int) -> str:
+    """The samples that the score of the full set rests on, and a warning when they are few."""
+    count = int(table.counts[table.codes.index(2**table.lattice.M - 1)])
+    said = (
+        f"the {part} samples" if count == len(table.ids) else f"the {number(count)} {part} samples that have them all"
+    )
+    if 0 < count < min_cell:
+        said = f"the few {part} samples that have them all"
+    return f"{said} (too few to rely on)" if 0 < count < FEW else said
 
 
 def tiles(table: SubsetTable) -> list[Tile]:
@@ -151,13 +165,13 @@ def _subset_table(table: SubsetTable, min_cell: int, part: str) -> Table:
             loss = drop["drop"].iloc[position]
             cells.append(number(loss) if abs(loss) >= 0.0005 or np.isnan(loss) else "0.000")
         cells += [number(line[name]) for name in extra]
-        note, mark = "", ""
+        note, mark = "few samples" if 0 < line["n"] < FEW else "", ""
         if position == 0:
             note = "constant answer"
         elif label == best and len(body) > 1:
-            note, mark = "best", "best"
+            note, mark = "best" + (", few samples" if note else ""), "best"
         elif label == table.worst.subset and len(body) > 1:
-            note, mark = "worst", "worst"
+            note, mark = "worst" + (", few samples" if note else ""), "worst"
         rows.append(Row(cells, members[position].tolist(), note, mark))
     return Table(f"Scores on the {part} samples", columns, rows)
 

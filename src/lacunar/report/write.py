@@ -183,7 +183,7 @@ def _page(
     sections += [_configuration(facts, data), _assumptions(table, data, part)]
     heading = title or (data.name if data is not None else facts.folder.name if facts.folder else "Run")
     if table is not None:
-        said, numbers = verdict(table, part), tiles(table)
+        said, numbers = verdict(table, part, min_cell), tiles(table)
     else:
         said, numbers = "The model has not been scored yet: no table of subsets was given.", []
         if not facts.result:
