@@ -233,12 +233,18 @@ class MultimodalModel(nn.Module):
 
         bound = megabytes * 2**20
         with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
-            # What is largest at a few pairs need not be at many, so look not far below the bound.
+            # What is largest at a few pairs need not be at many, so look not far below the bound, then at it.
             pairs, small, large = 2, peak(1), peak(2)
-            while large < bound / 4 and pairs < MOST_PROBED:
+            while large < bound / 3 and pairs < MOST_PROBED:
                 pairs, small, large = 2 * pairs, large, peak(2 * pairs)
-        each = max((large - small) / (pairs / 2), 1.0)
-        return max(1, int((bound - max(large - each * pairs, 0.0)) / each))
+            chunk = max(1, int(pairs + (bound - large) / max((large - small) / (pairs / 2), 1.0)))
+            if pairs < chunk <= 2 * MOST_PROBED:
+                reached = peak(chunk)
+                if (
+                    reached > bound
+                ):  # the peak grows no slower with more pairs, so between the two it lies below their line
+                    chunk = int(pairs + (bound - large) * (chunk - pairs) / (reached - large))
+        return chunk
 
     def named_encoders(self) -> Iterable[tuple[str, nn.Module]]:
         """Pairs of modality name and encoder, in lattice order."""
