@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -14,6 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import lacunar as lc
 from lacunar import cli, datasets, objectives
@@ -22,7 +26,8 @@ from tests.contracts import test_objectives as contracts
 from tests.helpers import vectors
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [page for page in sorted((ROOT / "docs").glob("*.md")) if ".template" not in page.name]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 PLACES = {
@@ -49,6 +54,16 @@ def workplace(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def light_references(monkeypatch):
+    """One estimator a modality instead of five, where something else is tested."""
+
+    def light(*facts):
+        return [make_pipeline(StandardScaler(), LogisticRegression())]
+
+    monkeypatch.setattr("lacunar.training.references.default_estimators", light)
 
 
 # ---------------------------------------------------------------------------------------------------- blocks
@@ -90,7 +105,7 @@ def test_every_command_parses(page, monkeypatch, capsys):
                 assert re.search(rf"{word}\b", understood), f"{page.name}: {shlex.join(words)}: no option {word}"
 
 
-def test_commands_of_getting_started_run(workplace, capsys):
+def test_commands_of_getting_started_run(workplace, light_references, capsys):
     ran = []
     for words in commands(ROOT / "docs/getting-started.md"):
         if words[0] == "train":
@@ -110,6 +125,16 @@ def test_commands_of_getting_started_run(workplace, capsys):
     missing = [name for name in listed if not (workplace / "runs/patients" / name).exists()]
     assert listed
     assert not missing
+    (workplace / "plain").touch()
+    files = [path for path in (workplace / "runs").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode for path in files} == {(workplace / "plain").stat().st_mode}
+
+
+@pytest.mark.parametrize("name", ["quickstart", "own_loop"])
+def test_examples_run(name, workplace, light_references, capsys):
+    example = runpy.run_path(str(ROOT / f"examples/{name}.py"))
+    example["main"](**{"max_epochs" if name == "quickstart" else "epochs": 1})
+    assert "7 subsets" in capsys.readouterr().out
 
 
 @every_page
@@ -144,7 +169,7 @@ def test_internal_links_resolve(page):
 
 def test_every_page_is_in_the_table_of_contents():
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
-    assert not [page.name for page in (ROOT / "docs").glob("*.md") if page.name not in index and page.stem != "index"]
+    assert not [page.name for page in DOCS if page.name not in index and page.stem != "index"]
 
 
 def test_equation_map_names_what_exists():

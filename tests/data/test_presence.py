@@ -215,6 +215,8 @@ def test_tables_are_saved_and_loaded_whole(tmp_path):
     table = draw_presence(ids, {"audio, raw": 0.3, "text": 0.2}, seed=5, resolve_empty="redraw")
     path = table.save(tmp_path / "table.csv")
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
     loaded = PresenceTable.load(path)
     assert loaded == table
     assert loaded.ids.tolist() == ids

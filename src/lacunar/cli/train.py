@@ -50,7 +50,7 @@ def trainer_options(
     """The arguments of :func:`lacunar.fit` that the command line offers, without importing what trains.
 
     Args:
-        max_epochs: passes over the training samples; 60 when left out
+        max_epochs: passes over the training samples; 40 when left out
         batch_size: most samples in a batch; 16 to 128 by the number of samples when left out
         lr: highest learning rate
         weight_decay: of weight matrices

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,16 +146,16 @@ class PresenceTable:
             },
             "hash": self.hash,
         }
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            with open(temporary, "w", encoding="utf-8", newline="") as file:
                 file.write("# " + json.dumps(facts) + "\n")
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(["id", *self.names])
                 writer.writerows([key, *row.astype(int)] for key, row in zip(self.ids, self.present))
             os.replace(temporary, target)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         return target
 

@@ -6,7 +6,6 @@ import base64
 import json
 import math
 import os
-import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -53,13 +52,13 @@ def save_table(table: SubsetTable, path: Path) -> None:
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with open(partial, "w", encoding="utf-8") as file:
             json.dump(_plain(document), file, allow_nan=False)
         os.replace(partial, path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 

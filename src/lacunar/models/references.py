@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as pack
 from torch import Tensor, nn
 
 from lacunar.data.batch import Batch
@@ -235,7 +236,8 @@ class References:
         try:
             facts = {name: expert.save(partial / f"expert{m}") for m, (name, expert) in enumerate(self.experts.items())}
             tensors = {f"output{m}": output.contiguous() for m, output in enumerate(self.outputs.values())}
-            save_file({**tensors, "scores": self.sample_scores.contiguous()}, partial / "scores.safetensors")
+            scores = pack({**tensors, "scores": self.sample_scores.contiguous()})
+            (partial / "scores.safetensors").write_bytes(scores)  # save_file would keep others from reading it
             config = {
                 "format": FORMAT, "task": self.task.to_config(), "out_of_fold": self.out_of_fold,
                 "experts": facts, "ids": self.ids.tolist(),
