@@ -18,7 +18,7 @@ from lacunar.lattice import Lattice, Pairs
 from lacunar.memory import peak_bytes
 from lacunar.tasks import Task
 
-__all__ = ["Features", "MultimodalModel", "SubsetOutput"]
+__all__ = ["Features", "MultimodalModel", "SubsetOutput", "available_pairs"]
 
 #: As many pairs at most when the memory that a pair needs is measured.
 MOST_PROBED = 4096
