@@ -28,9 +28,7 @@ class MissingExtraError(LacunarError, ImportError):
     """An optional dependency is needed; the message names the extra that installs it."""
 
     def __init__(self, package: str, extra: str, purpose: str):
-        super().__init__(
-            f"{purpose} needs the package {package!r}: pip install 'lacunar[{extra}]'.", name=package
-        )
+        super().__init__(f"{purpose} needs the package {package!r}: pip install 'lacunar[{extra}]'.", name=package)
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
