@@ -28,6 +28,7 @@ _NAMES = {
     "lacunar.training.references": ("references",),
     "lacunar.training.fit": ("fit",),
     "lacunar.training.run": ("Run", "load_run"),
+    "lacunar.prediction": ("predict",),
     "lacunar.evaluation": ("SubsetTable", "evaluate"),
     "lacunar.models.saving": ("load", "save"),
     "lacunar.prediction": ("predict",),

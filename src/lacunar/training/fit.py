@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from pytorch_lightning.utilities.seed import isolate_rng
+from rich.console import Console
 from torch import Tensor, nn
 
 from lacunar.data.dataset import MultimodalDataset
@@ -144,7 +145,7 @@ def fit(
         if folder is not None and first:
             stack.enter_context(folder.locked())
             folder.begin(config, resume)
-        found = _provide_references(objective, data, references, folder, options.seed, first)
+        found = _provide_references(objective, data, references, folder, options.seed, first, wanted(progress))
         blend = _wants_experts(experts, objective, found, data)
         torch.manual_seed(derive_seed(seed, "setup", 1))
         objective.setup(model, data.train)
@@ -369,7 +370,13 @@ def _configuration(
 
 
 def _provide_references(
-    objective: Objective, data: Splits, given: References | None, folder: RunFolder | None, seed: int, first: bool
+    objective: Objective,
+    data: Splits,
+    given: References | None,
+    folder: RunFolder | None,
+    seed: int,
+    first: bool,
+    progress: bool,
 ) -> References | None:
     """Give the objective its references, from the arguments, the folder, or made here and kept in the folder."""
     if objective.needs_references:
@@ -380,7 +387,8 @@ def _provide_references(
         if given is None:
             from lacunar.training.references import references
 
-            given = references(data.train, seed=seed)
+            say = Console(stderr=True, highlight=False).print if progress and first else False
+            given = references(data.train, seed=seed, progress=say)
         objective.use_references(given)
     found = given if given is not None else getattr(objective, "references", None)
     if found is not None and folder is not None and first and not folder.references.exists():

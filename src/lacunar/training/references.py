@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 FEWEST = 6
 #: A class needs this many samples before its covariance says anything.
 FEWEST_FOR_COVARIANCE = 10
+#: A covariance of more columns costs more than it brings.
+WIDEST_FOR_COVARIANCE = 400
 STACK_RIDGE = 5.0
 
 
@@ -128,7 +130,7 @@ def default_estimators(task: Task, count: int, width: int, rarest: int, seed: in
         rarest: samples of the rarest class among them.
         seed: of trees and kernels.
     """
-    trees = {"n_estimators": 200, "max_features": 0.3, "random_state": seed}
+    trees = {"n_estimators": 200, "max_features": min(0.3, 120 / width), "random_state": seed}
     kernel = {"gamma": 0.5 / width, "n_components": min(count, 300), "random_state": seed}
     if task.kind == "regression":
         return [
@@ -145,7 +147,7 @@ def default_estimators(task: Task, count: int, width: int, rarest: int, seed: in
         ExtraTreesClassifier(**trees),
         make_pipeline(StandardScaler(), Nystroem(**kernel), smooth),
     ]
-    if task.kind == "classification" and rarest >= FEWEST_FOR_COVARIANCE:
+    if task.kind == "classification" and rarest >= FEWEST_FOR_COVARIANCE and width <= WIDEST_FOR_COVARIANCE:
         estimators += [
             make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")),
             make_pipeline(StandardScaler(), QuadraticDiscriminantAnalysis(solver="eigen", shrinkage="auto")),
@@ -161,7 +163,7 @@ def _estimators(
     values, _ = alone.columns[name].take(torch.arange(len(alone)))
     flat, labels = values.flatten(1).numpy().astype(np.float64), target.numpy()
     single = task.kind == "classification" and len(np.unique(labels)) == 1
-    if len(flat) < FEWEST or single:
+    if len(flat) < FEWEST or single or not flat.std(axis=0).any():
         estimators: list[Any] = [DummyRegressor() if task.kind == "regression" else DummyClassifier(strategy="prior")]
     elif given is not None:
         estimators = list(given) if isinstance(given, (list, tuple)) else [given]
@@ -179,7 +181,7 @@ def _estimators(
 
     everything = np.arange(len(flat))
     fitted, seen = opinions_of(everything, everything)
-    unseen = torch.empty_like(seen)
+    unseen = seen.clone()  # a single sample has no fold: it is answered by the prior either way
     for train, asked in _folds(task, labels, alone.groups, folds, seed):
         unseen[asked] = opinions_of(train, asked)[1]
     even = torch.full((len(fitted),), 1 / len(fitted))
@@ -204,17 +206,23 @@ def _fitted(estimator: Any, flat: np.ndarray, labels: np.ndarray) -> Any:
         # Early stopping of the solver is regularisation enough; rare labels may be constant in a fold.
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", message="Label .* is present in (all|not any)")
-        try:
-            return estimator.fit(flat, labels)
-        except np.linalg.LinAlgError:
-            # Columns that are constant within a class leave nothing for the automatic shrinkage to work with.
-            shrinkage = {name: 0.3 for name in estimator.get_params() if name.endswith("__shrinkage")}
-            return estimator.set_params(**shrinkage).fit(flat, labels)
+        if is_classifier(estimator) and labels.ndim == 1 and len(np.unique(labels)) == 1:
+            return DummyClassifier(strategy="prior").fit(flat, labels)
+        for shrinkage in (0.3, 0.9, 0.9):
+            try:
+                return estimator.fit(flat, labels)
+            except np.linalg.LinAlgError:
+                # Columns that are constant within a class leave nothing for the automatic shrinkage to work with.
+                names = [name for name in estimator.get_params() if name.endswith("__shrinkage")]
+                estimator.set_params(**dict.fromkeys(names, shrinkage))
+        return DummyClassifier(strategy="prior").fit(flat, labels)
 
 
 def _folds(task: Task, labels: np.ndarray, groups: np.ndarray | None, folds: int, seed: int) -> Any:
     """Train and held-out positions of every fold: no group is cut, classes stay in proportion where they can."""
     count = min(folds, len(labels))
+    if len(labels) < 2:
+        return []
     if groups is not None and len(np.unique(groups)) >= 2:
         from sklearn.model_selection import GroupKFold
 
