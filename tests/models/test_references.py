@@ -118,7 +118,7 @@ def test_nothing_foreign_is_loaded(data, found, tmp_path):
 def test_a_network_is_the_reference_of_an_image():
     draw = np.random.default_rng(0)
     target = np.arange(48) % 2
-    images = draw.normal(size=(48, 8, 8)) + 2.0 * target[:, None, None]
+    images = draw.normal(size=(48, 34, 34)) + 2.0 * target[:, None, None]
     data = from_arrays({"image": images}, target)
     found = lc.references(data, max_epochs=8)
     assert found.scores(data).mean() > 0.8

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import hashlib
 import logging
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,6 +48,8 @@ FEWEST = 6
 FEWEST_FOR_COVARIANCE = 10
 #: A covariance of more columns costs more than it brings.
 WIDEST_FOR_COVARIANCE = 400
+#: Images of up to this many numbers are flattened for estimators; larger ones get a network.
+LARGEST_IMAGE = 1024
 STACK_RIDGE = 5.0
 
 
@@ -58,14 +61,15 @@ def references(
     folds: int = 5,
     seed: int = 0,
     cache: str | Path | None = None,
-    max_epochs: int = 30,
+    max_epochs: int = 20,
     progress: bool | Callable[[str], None] = False,
 ) -> References:
     """Train one model per modality on the samples that have it, and score every sample with it (U, Eq. 6 of MCE).
 
     A modality of vectors gets a few scikit-learn estimators (a linear model, extremely randomised trees, a kernel
     approximation and, where classes have enough samples, linear and quadratic discriminants). Their log-probabilities,
-    or numbers, are pooled by weights fitted out of fold. Anything else gets lacunar's default network for its kind.
+    or numbers, are pooled by weights fitted out of fold. So do images of up to 1,024 numbers. Anything else gets
+    lacunar's default network for its kind.
 
     Args:
         data: the training data, incomplete as they are. Validation and test samples must not be in it.
@@ -102,7 +106,7 @@ def references(
         rows = data.present[:, m].nonzero().squeeze(1)
         alone = data.only([name])
         given = (models or {}).get(name)
-        network = isinstance(given, nn.Module) or (given is None and data.kinds[name] != "vector")
+        network = isinstance(given, nn.Module) or (given is None and not _is_table(data, name))
         expert: Expert
         if network or data.task.kind == "segmentation":
             expert, output = _network(alone, name, given, out_of_fold, folds, seed, max_epochs)
@@ -118,6 +122,12 @@ def references(
         with contextlib.suppress(RunError):  # another process made the same ones meanwhile
             found.save(place)
     return found
+
+
+def _is_table(data: MultimodalDataset, name: str) -> bool:
+    """Whether estimators on flattened values serve: vectors, and images so small that pixels are columns."""
+    small = data.kinds[name] == "image" and math.prod(data.shapes[name]) <= LARGEST_IMAGE
+    return data.kinds[name] == "vector" or small
 
 
 def default_estimators(task: Task, count: int, width: int, rarest: int, seed: int) -> list[Any]:
