@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -20,10 +21,10 @@ def run(recipe: Path, out: Path, n_jobs: int = 1, only: str = "", limit: int = 0
         recipe: a YAML file.
         out: folder of the results.
         n_jobs: cells at a time, each on one thread.
-        only: run cells whose problem or method contains this text.
+        only: run cells whose ``problem | method`` matches this regular expression.
         limit: stop after this many seconds have begun their last cells; 0 runs everything.
     """
-    cells = [cell for cell in read_recipe(recipe) if only in f"{cell.problem}|{cell.method}"]
+    cells = [cell for cell in read_recipe(recipe) if re.search(only, f"{cell.problem} | {cell.method}")]
     waiting = [cell for cell in cells if not (out / "cells" / f"{cell.key}.json").exists()]
     start = time.monotonic()
     print(f"{len(cells)} cells, {len(cells) - len(waiting)} finished before", file=sys.stderr, flush=True)
