@@ -308,6 +308,38 @@ def test_interrupted_training_goes_on(clinic, capsys, monkeypatch):
     assert logs[0] == logs[1], "as if nothing had happened"
 
 
+def test_probes_at_the_end_and_over_training_reach_the_report(clinic, capsys, monkeypatch):
+    from lacunar import evaluation
+
+    quick = dict(seeds=2, epochs=1, min_steps=5, heads=("linear",))
+    real, course = evaluation.capability, evaluation.capability_trajectory
+    counted = []
+
+    def capability(model, data, **options):
+        counted.append("probes")
+        return real(model, data, **options | quick)
+
+    def capability_trajectory(snapshots, data, model):
+        counted.append("trajectory")
+        return course(snapshots, data, model, epochs=1, min_steps=5)
+
+    monkeypatch.setattr(evaluation, "capability", capability)
+    monkeypatch.setattr(evaluation, "capability_trajectory", capability_trajectory)
+    words = train(clinic, "--probes", "true", "--trainer.max_epochs", "3", out="probed")
+    assert main(words) == 0
+    assert len(list((clinic / "probed/snapshots").iterdir())) == 3
+    frame = pd.read_csv(clinic / "probed/trajectory.csv")
+    assert sorted(frame["epoch"].unique()) == [0, 1, 2]
+    text = (clinic / "probed/report.html").read_text()
+    assert "Capability of each encoder during training" in text
+    assert "Probes of the frozen encoders" in text
+    assert main(words) == 0
+    assert sorted(counted) == ["probes", "trajectory"], "the same command probes no second time"
+    assert main([*words, "--resume", "false"]) == 0
+    assert len(counted) == 4, "another run is probed again"
+    capsys.readouterr()
+
+
 def test_numbers_are_predicted_too(clinic, capsys):
     frame = pd.read_csv(clinic / "old.csv")
     frame["weight"] = 60 + 10 * frame["a_0"] + np.random.default_rng(0).normal(size=N)

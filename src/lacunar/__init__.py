@@ -31,7 +31,6 @@ _NAMES = {
     "lacunar.prediction": ("predict",),
     "lacunar.evaluation": ("SubsetTable", "evaluate"),
     "lacunar.models.saving": ("load", "save"),
-    "lacunar.prediction": ("predict",),
 }
 _MODULES = ("data", "datasets", "errors", "evaluation", "models", "objectives", "report", "tasks", "training")
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -64,7 +64,7 @@ def train(out: Path, *callbacks: pl.Callback) -> None:
     data = splits()
     fit(
         data, dropping_model(data), mce(data), max_epochs=4, batch_size=8, accumulate=2, average=0.9, out=out,
-        callbacks=callbacks, experts=False,
+        callbacks=callbacks, experts=False, snapshots=2,
     )  # fmt: skip
 
 

@@ -20,11 +20,13 @@ from torch import nn
 import lacunar.training.fit as fit_module
 from lacunar.data.dataset import from_arrays
 from lacunar.errors import ConfigError, DataError, RunError
+from lacunar.evaluation import capability_trajectory
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives import MCE, Joint, ModalityDropout
 from lacunar.training.fit import fit
 from lacunar.training.log import read_lines
 from lacunar.training.run import load_run
+from lacunar.training.snapshots import snapshot_epochs
 from lacunar.training.validation import Validation, Validator
 from tests.helpers import Concat, fixed_references, small_model, vectors
 from tests.training.worlds import dropping_model, listing, mce, same, splits, weights
@@ -483,6 +485,7 @@ BAD = [
     ({"patience": 0}, "patience: expected a whole number of at least 1"),
     ({"seed": -1}, "seed: expected a whole number of at least 0"),
     ({"accumulate": 0}, "accumulate"),
+    ({"snapshots": -1}, "snapshots: expected a whole number of at least 0, got -1"),
     ({"gradient_clip": 0}, "gradient_clip: expected a number above 0"),
 ]
 
@@ -538,6 +541,42 @@ def test_references_are_made_when_needed_kept_in_the_folder_and_read_again(data,
     assert same(weights(run), weights(given))
     with pytest.raises(ConfigError, match="experts=True"):
         fit(data, small_model(data.train), Joint(), **{**QUICK, "experts": True})
+
+
+def test_snapshots_are_the_weights_that_were_validated(data, tmp_path, caplog):
+    options = {**QUICK, "max_epochs": 4, "average": 0.5, "select": "last"}
+    plain = fit(data, dropping_model(data), mce(data), **options)
+    assert len(plain.snapshots) == 0
+    run = fit(data, dropping_model(data), mce(data), snapshots=3, **options)
+    assert list(run.snapshots) == [1, 2, 3]
+    assert same(weights(plain), weights(run))
+    assert same(run.snapshots[3], weights(run))  # the last epoch's averaged weights are the selected ones
+    assert not same(run.snapshots[1], run.snapshots[2])
+    model = small_model(data.train)
+    model.head = nn.Sequential(nn.Dropout(0.3), model.head)
+    model.load_state_dict(run.snapshots[1])
+    score = Validator(data.val)(model).score
+    assert score == pytest.approx(run.history["val/score"][1])
+
+    stored = fit(data, dropping_model(data), mce(data), snapshots=3, out=tmp_path / "run", **options)
+    again = load_run(tmp_path / "run")
+    assert list(stored.snapshots) == list(again.snapshots) == [1, 2, 3]
+    assert all(same(run.snapshots[epoch], again.snapshots[epoch]) for epoch in again.snapshots)
+    frame = capability_trajectory(again.snapshots, data, again.model, min_steps=20, epochs=1)
+    assert frame.index.get_level_values("epoch").unique().tolist() == [1, 2, 3]
+    with pytest.raises(KeyError):
+        again.snapshots[0]
+    with caplog.at_level(logging.WARNING, "lacunar"):
+        more = fit(data, dropping_model(data), mce(data), snapshots=4, out=tmp_path / "run", **options)
+    assert "No snapshots of epochs 1:" in caplog.text
+    assert list(more.snapshots) == [1, 2, 3]
+    fit(data, dropping_model(data), mce(data), out=tmp_path / "run", resume=False, **options)
+    assert not list(load_run(tmp_path / "run").snapshots)
+
+
+@pytest.mark.parametrize(("count", "epochs", "kept"), [(0, 5, []), (1, 5, [4]), (2, 5, [2, 4]), (9, 3, [0, 1, 2])])
+def test_snapshots_are_evenly_spaced(count, epochs, kept):
+    assert sorted(snapshot_epochs(count, epochs)) == kept
 
 
 def test_a_run_is_read_back_from_its_folder(data, tmp_path):

@@ -50,7 +50,8 @@ def test_a_killed_run_ends_in_the_same_bits(answers, way):
     assert all(code == -9 for code in killed["codes"]), (answer["kills"]["points"], answer["stderr"])
     assert killed["end"] == 0, answer["stderr"]
     whole, out = folder / "whole", Path(killed["out"])
-    for name in ("log.jsonl", "selected.safetensors", "model/model.safetensors", "config.json"):
+    snapshots = [f"snapshots/{epoch:06d}.safetensors" for epoch in (1, 3)]
+    for name in ("log.jsonl", "selected.safetensors", "model/model.safetensors", "config.json", *snapshots):
         assert (whole / name).read_bytes() == (out / name).read_bytes(), (name, answer["kills"]["points"])
     first, second = (json.loads((home / "result.json").read_text()) for home in (whole, out))
     assert {**first, "seconds": 0} == {**second, "seconds": 0}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["evaluate_once", "probe", "run", "show", "trainer_options"]
 
 COMMAND = "command.json"
+#: Times during training at which encoders are probed.
+SNAPSHOTS = 8
 #: Options that say which data a run is about; a rerun must not change them.
 ABOUT_DATA = ("data", "split_seed", "rates", "law", "rates_seed")
 
@@ -45,6 +47,7 @@ def trainer_options(
     select: str = "best",
     num_workers: int = 0,
     tensorboard: bool = False,
+    snapshots: int = 0,
     experts: bool | None = None,
 ) -> dict[str, Any]:
     """The arguments of :func:`lacunar.fit` that the command line offers, without importing what trains.
@@ -68,6 +71,7 @@ def trainer_options(
         select: best (validated epoch) or last
         num_workers: processes that load batches
         tensorboard: also write TensorBoard events
+        snapshots: how many evenly spaced epochs' weights to keep, for --probes; 8 with --probes when 0
         experts: keep the single-modality models as experts at prediction; chosen by the objective when left out
     """
     return dict(locals())
@@ -107,7 +111,12 @@ def parser() -> ArgumentParser:
     )  # fmt: skip
     made.add_argument("--law", type=str, default="independent", help="how cells are drawn, see lacunar.draw_presence")
     made.add_argument("--rates_seed", type=int, default=0, help="seed of the draw")
-    made.add_argument("--probes", type=bool, default=False, help="also probe each encoder (takes a while)")
+    made.add_argument(
+        "--probes",
+        type=bool,
+        default=False,
+        help="also probe each encoder, at the end and at several times during training (takes a while)",
+    )
     made.add_argument("--min_cell", type=int, default=0, help="hide counts from 1 to one below this in the report")
     made.add_argument("--resume", type=bool, default=True, help="false replaces what the folder holds")
     made.add_argument("--quiet", type=bool, default=False, help="say only what came out")
@@ -146,7 +155,9 @@ def run(words: Sequence[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / name)
 
-    trainer = vars(options.trainer)
+    trainer = dict(vars(options.trainer))
+    if options.probes:
+        trainer["snapshots"] = trainer["snapshots"] or SNAPSHOTS
     finished = fit(
         data,
         model,
@@ -187,8 +198,7 @@ def evaluate_once(finished: Run, data: Any, folder: Path) -> SubsetTable:
 
     part = data.val if data.test is None else data.test
     kept = folder / TABLE_FILE
-    newest = (folder / "result.json").stat().st_mtime if (folder / "result.json").exists() else float("inf")
-    if kept.exists() and kept.stat().st_mtime >= newest:
+    if _kept(folder, TABLE_FILE):
         table = SubsetTable.load(kept)
         if table.names == data.names and table.ids.tolist() == part.ids.tolist():
             return table
@@ -230,6 +240,12 @@ def _model(options: Any, data: Any) -> Any:
     return make(data.train)
 
 
+def _kept(folder: Path, name: str) -> bool:
+    """Whether a file was made from what the folder holds now, and not from a run that was replaced."""
+    path, result = folder / name, folder / "result.json"
+    return path.exists() and result.exists() and path.stat().st_mtime >= result.stat().st_mtime
+
+
 def _absolute(data: str) -> str:
     return str(Path(data).resolve()) if Path(data).exists() else data
 
@@ -252,13 +268,16 @@ def _check_same_data(folder: Path, about: Mapping[str, Any], resume: bool) -> No
 
 
 def probe(finished: Run, data: Any, folder: Path) -> None:
-    """Probe each encoder and measure the fused features, once; the frames stay in the folder."""
+    """Probe each encoder, now and during training, and measure the fused features, once; the folder keeps it."""
     from lacunar.errors import LacunarError
-    from lacunar.evaluation import capability, representation_quality
+    from lacunar.evaluation import capability, capability_trajectory, representation_quality
+    from lacunar.evaluation.outputs import joint_model
     from lacunar.report.write import keep_frame
 
     part = "val" if data.test is None else "test"
-    if not (folder / "probes.csv").exists():
+    if not _kept(folder, "trajectory.csv") and len(finished.snapshots):
+        keep_frame(folder, "trajectory", capability_trajectory(finished.snapshots, data, joint_model(finished.model)))
+    if not _kept(folder, "probes.csv"):
         keep_frame(folder, "probes", capability(finished.model, data, part=part))
         try:
             keep_frame(folder, "representation", representation_quality(finished.model, getattr(data, part)))

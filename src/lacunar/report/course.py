@@ -207,6 +207,7 @@ def capability_section(
         blocks.append(Table("Probes of the frozen encoders", columns, rows))
     if trajectory is not None and len(trajectory):
         wide = trajectory["score"].groupby(level=["epoch", "modality"]).max().unstack("modality")
+        wide = wide.set_axis(wide.index.astype(int) + 1)
         ends = ", ".join(f"{name} {wide[name].iloc[0]:.3f} to {wide[name].iloc[-1]:.3f}" for name in wide)
         blocks.append(
             Drawing(

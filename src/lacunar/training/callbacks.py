@@ -30,6 +30,8 @@ class EpochKeeper(pl.Callback):
         selection: keeps the best weights.
         average: decay of the averaged weights, or None.
         validate_every: epochs from one validation to the next; the last epoch is always validated.
+        keep: takes an epoch and the state of the model that predicts, after the epochs in ``snapshots``.
+        snapshots: these epochs, from 0.
     """
 
     def __init__(
@@ -39,7 +41,10 @@ class EpochKeeper(pl.Callback):
         selection: Selection,
         average: float | None,
         validate_every: int = 1,
+        keep: Callable[[int, dict[str, Tensor]], None] | None = None,
+        snapshots: frozenset[int] = frozenset(),
     ):
+        self.keep, self.snapshots = keep, snapshots
         self.open_log, self.make_validator = open_log, validator
         self.selection, self.validate_every, self.decay = selection, validate_every, average
         self.averaged: AveragedWeights | None = None
@@ -92,6 +97,8 @@ class EpochKeeper(pl.Callback):
             if last or (epoch + 1) % self.validate_every == 0:
                 found = self._validate(trainer, module)
             best = self.selection.update(epoch, found, lambda: _copy(module.state_dict()))
+            if epoch in self.snapshots and self.keep is not None:
+                self.keep(epoch, _copy(module.objective.build(module.model).state_dict()))
         tail: dict[str, Any] = {}
         if found is not None:
             tail = {"val/score": found.score, "val/loss": found.loss, "best": best}

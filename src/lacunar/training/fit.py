@@ -34,6 +34,7 @@ from lacunar.training.quiet import quiet
 from lacunar.training.run import Run, load_run
 from lacunar.training.sampler import derive_seed
 from lacunar.training.selection import Selection
+from lacunar.training.snapshots import Snapshots, snapshot_epochs
 from lacunar.training.validation import Validator
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def fit(
     select: str = "best",
     num_workers: int = 0,
     tensorboard: bool = False,
+    snapshots: int = 0,
     progress: bool = True,
     resume: bool = True,
     experts: bool | None = None,
@@ -106,6 +108,8 @@ def fit(
         select: ``"best"`` returns the weights of the best validated epoch, ``"last"`` those of the last one.
         num_workers: processes that load batches; 0 is best for data in memory.
         tensorboard: also write TensorBoard events into ``out``.
+        snapshots: how many evenly spaced epochs' weights to keep in ``run.snapshots``, in ``out`` or else in memory:
+            what :func:`lacunar.evaluation.capability_trajectory` reads. They change nothing else.
         progress: show progress on standard error; ``LACUNAR_PROGRESS=none`` silences it.
         resume: False replaces what ``out`` holds.
         experts: keep the references as experts at prediction: ``run.model`` is then a :class:`lacunar.models.Blend`
@@ -124,6 +128,8 @@ def fit(
     """
     _check_data(data)
     given = locals()
+    if isinstance(snapshots, bool) or not isinstance(snapshots, int) or snapshots < 0:
+        raise ConfigError(f"snapshots: expected a whole number of at least 0, got {snapshots!r}.")
     options = TrainingOptions(**{name: given[name] for name in TrainingOptions.names()}).checked(len(data.train))
     if tensorboard and out is None:
         raise ConfigError("tensorboard=True writes files: give the folder of the run as out=.")
@@ -149,12 +155,18 @@ def fit(
         blend = _wants_experts(experts, objective, found, data)
         torch.manual_seed(derive_seed(seed, "setup", 1))
         objective.setup(model, data.train)
-        training = _Training(data, model, objective, options, folder, mark, num_workers, tensorboard, first)
+        training = _Training(data, model, objective, options, folder, mark, num_workers, tensorboard, first, snapshots)
         if folder is not None and folder.finished:
             result = read_json(folder.result)
             training.load(folder.read_tensors(folder.selected))
         else:
             result = training.run(wanted(progress) and first, callbacks)
+        lacking = sorted(epoch + 1 for epoch in training.wanted - set(training.snapshots) if epoch < result["epochs"])
+        if lacking and first:
+            logger.warning(
+                "No snapshots of epochs %s: they were over before snapshots were asked for. resume=False trains again.",
+                ", ".join(map(str, lacking)),
+            )
         torch.manual_seed(derive_seed(seed, "setup", 2))
         predictor = objective.build(model)
         if blend:
@@ -172,6 +184,7 @@ def fit(
             config=config,
             references=found,
             lines=training.lines,
+            snapshots=training.snapshots,
             **result,
         )
         if folder is not None and first and not folder.finished:
@@ -194,12 +207,14 @@ class _Training:
         num_workers: int,
         tensorboard: bool,
         first: bool,
+        snapshots: int,
     ):
         self.data, self.options, self.folder, self.mark, self.first = data, options, folder, mark, first
         self.num_workers, self.tensorboard = num_workers, tensorboard
         self.lines: list[dict[str, Any]] = []
         assert options.batch_size is not None
         assert options.max_epochs is not None
+        self.wanted = snapshot_epochs(snapshots, options.max_epochs)
         batches = math.ceil(len(data.train) / options.batch_size)
         self.module = ObjectiveModule(
             model, objective, data.train,
@@ -214,7 +229,10 @@ class _Training:
             Selection(options.select, options.patience),
             options.average,
             options.validate_every,
+            self._keep if folder is None or first else None,
+            self.wanted,
         )
+        self.snapshots = Snapshots(None if folder is None else folder.snapshots)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Put stored weights into model and objective.
@@ -300,6 +318,13 @@ class _Training:
             tensorboard=self.tensorboard,
             strict=self.options.precision != "16-mixed",
         )
+
+    def _keep(self, epoch: int, state: dict[str, Tensor]) -> None:
+        if self.folder is None:
+            self.snapshots.kept[epoch] = state
+        else:
+            self.folder.snapshots.mkdir(exist_ok=True)
+            self.folder.write_tensors(self.folder.snapshots / Snapshots.name(epoch), state)
 
     def _make_validator(self, rank: int, world: int) -> Validator:
         size = max(256, self.options.batch_size or 0)

@@ -36,7 +36,8 @@ class RunFolder:
     """Files of one run.
 
     ``config.json`` what was asked; ``log.jsonl``, ``times.jsonl`` what happened; ``checkpoint.pt`` the last finished
-    epoch, while the run is unfinished; ``selected.safetensors``, ``model/`` and ``result.json`` what came out.
+    epoch, while the run is unfinished; ``snapshots/`` weights of earlier epochs, where asked for;
+    ``selected.safetensors``, ``model/`` and ``result.json`` what came out.
 
     Args:
         path: the folder; it need not exist.
@@ -47,7 +48,7 @@ class RunFolder:
         self.config, self.result = self.path / "config.json", self.path / "result.json"
         self.checkpoint, self.start = self.path / "checkpoint.pt", self.path / "start.safetensors"
         self.selected, self.model = self.path / "selected.safetensors", self.path / "model"
-        self.references = self.path / "references"
+        self.references, self.snapshots = self.path / "references", self.path / "snapshots"
         self.log, self.times = self.path / "log.jsonl", self.path / "times.jsonl"
         self.tensorboard = self.path / "tensorboard"
 
@@ -64,6 +65,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"out: {self.path} is a file; expected a folder, or a path that does not exist.")
         discard_leftovers(self.path)
+        discard_leftovers(self.snapshots)
         if self.config.exists() and not resume:
             self._clear()
         if self.config.exists():
@@ -89,7 +91,7 @@ class RunFolder:
 
         for path in (self.result, self.checkpoint, self.start, self.selected, self.log, self.times):
             path.unlink(missing_ok=True)
-        for folder in (self.model, self.references, self.tensorboard):
+        for folder in (self.model, self.references, self.snapshots, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
         self.config.unlink()
 

@@ -14,6 +14,7 @@ from torch import nn
 from lacunar.errors import RunError
 from lacunar.training.files import read_json
 from lacunar.training.log import read_lines
+from lacunar.training.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from lacunar.models.references import References
@@ -37,6 +38,8 @@ class Run:
         seconds: how long they took, those before an interruption included.
         config: what was asked, as stored in ``config.json``.
         references: the frozen single-modality models, if the objective needs them.
+        snapshots: from epoch to the ``state_dict`` that the joint model had then, for those that were kept;
+            :func:`lacunar.evaluation.capability_trajectory` takes them.
     """
 
     model: nn.Module
@@ -50,6 +53,7 @@ class Run:
     config: dict[str, Any]
     references: References | None = None
     lines: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    snapshots: Snapshots = field(default_factory=Snapshots)
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -105,5 +109,6 @@ def load_run(folder: str | os.PathLike[str], model: nn.Module | None = None) -> 
         folder=home,
         config=read_json(home / "config.json"),
         references=references,
+        snapshots=Snapshots(home / "snapshots"),
         **{name: result[name] for name in ("best_epoch", "best_score", "best_loss", "epochs", "seconds")},
     )
