@@ -11,13 +11,15 @@ from lacunar.data.dataset import MultimodalDataset, from_arrays
 from lacunar.errors import DataError
 from lacunar.objectives import available
 
-METHODS = sorted(available())
+VARIANTS = {f"MCE {name}": {"variant": f"released-{name}"} for name in ("digits", "iemocap", "nuscenes")}
+METHODS = [*sorted(available()), *VARIANTS]
 every_method = pytest.mark.parametrize("method", METHODS)
 every_size = pytest.mark.parametrize("M", [2, 3, 4])
 
 
 def ready(method, data, **options):
-    kind = available()[method]
+    kind = available()[method.split()[0]]
+    options |= VARIANTS.get(method, {})
     if "references" in inspect.signature(kind).parameters:
         options["references"] = fixed_references(data)
     torch.manual_seed(0)
@@ -117,6 +119,8 @@ def test_t5_renaming_and_reordering_changes_no_loss(method, M):
     order = [*range(1, M), 0]
     columns = {f"other{m}": data.columns[f"m{m}"] for m in order}
     moved = MultimodalDataset(columns, data.target, data.task, data.ids)
+    if method == "MCE digits":
+        pytest.skip("its last subset is one of positions")
     options = {"rate": 0.0} if method == "ModalityDropout" else {}  # what is dropped is drawn by position
     model, objective = ready(method, data, **options)
     renamed, again = ready(method, moved, **options)

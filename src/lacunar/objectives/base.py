@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError
+from lacunar.lattice import Lattice
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.parallel import total, world_size
 from lacunar.tasks import Task
@@ -17,7 +18,20 @@ from lacunar.tasks import Task
 if TYPE_CHECKING:
     from lacunar.models.references import References
 
-__all__ = ["Objective", "batch_mean"]
+__all__ = ["Objective", "available_codes", "batch_mean"]
+
+
+def available_codes(lattice: Lattice, batch: Batch, present: Tensor) -> Tensor:
+    """Code of what each sample of a batch has, ``(B,)``.
+
+    Raises:
+        DataError: names a sample that has nothing.
+    """
+    codes = lattice.encode(present)
+    if (codes == 0).any():
+        row = int(batch.index[codes == 0][0])
+        raise DataError(f"Sample {row} has no modality: leave such samples out of training.")
+    return codes
 
 
 def batch_mean(values: Tensor, weight: Tensor | None = None) -> Tensor:

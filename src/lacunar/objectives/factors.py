@@ -114,7 +114,7 @@ def sampled_shapley(lattice: Lattice, pairs: Pairs, weight: Tensor, scores: Tens
     return phi.to(scores.dtype).index_add(0, pairs.rows, marginal.to(scores.dtype)) * present
 
 
-def released_shapley(hits: Tensor, k: int) -> Tensor:
+def released_shapley(hits: Tensor, k: int, among: Tensor | None = None) -> Tensor:
     """The contribution that the released code of MCE computes; not a Shapley value.
 
     Subset hit counts are summed over the batch first, and every larger coalition is compared with the modality
@@ -123,6 +123,7 @@ def released_shapley(hits: Tensor, k: int) -> Tensor:
     Args:
         hits: sum of the scores over the samples for which each subset is feasible, ``(2^M,)``.
         k: what stands for the number of players: ``2^M - 1`` or the number of modalities present in the batch.
+        among: boolean, ``(M,)``: subsets with other modalities are left out.
 
     Returns:
         The released contribution of each modality, ``(M,)``.
@@ -131,12 +132,13 @@ def released_shapley(hits: Tensor, k: int) -> Tensor:
     lattice = Lattice([str(m) for m in range(M)])
     members = lattice.decode(lattice.codes).to(hits.device)
     size = members.sum(1)
+    counted = torch.ones_like(size).bool() if among is None else ~(members & ~among).any(1)
     s = (size - 1).clamp(min=0).to(torch.float64)
     players = torch.tensor(float(k), dtype=torch.float64)
     share = torch.exp(torch.lgamma(s + 1) + torch.lgamma(players - s) - torch.lgamma(players + 1)).to(hits)
     contribution = []
     for m in range(M):
         alone = hits[1 << m]
-        larger = members[:, m] & (size > 1)
+        larger = members[:, m] & (size > 1) & counted
         contribution.append(share[1 << m] * alone + (share * (hits - alone))[larger].sum())
     return torch.stack(contribution)

@@ -14,7 +14,7 @@ from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.lattice import Lattice, Pairs
 from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import Features, MultimodalModel, SubsetOutput
-from lacunar.objectives.base import Objective, batch_mean
+from lacunar.objectives.base import Objective, available_codes, batch_mean
 from lacunar.objectives.factors import GAPS, availability_factor, capability_gap, learning_state, sampled_shapley
 from lacunar.parallel import gather_rows, total, world_size
 
@@ -183,6 +183,11 @@ class MCE(Objective):
             raise ConfigError(
                 f"MCE: {what} needs every subset, which is trained on up to {EVERY_SUBSET_UP_TO} modalities."
             )
+        if self.variant == "released-nuscenes" and self.capability and self.completion > 0 and self.single == 0:
+            raise ConfigError(
+                "MCE: variant='released-nuscenes' takes U from the heads that the single-modality loss trains: "
+                "single must be above 0, or pass capability=False."
+            )
         device = next(iter(model.parameters())).device
         self.register_buffer("availability_weight", self._availability(data).to(device))
         self.register_buffer("learning_state", torch.zeros(len(data.names), device=device))
@@ -224,10 +229,7 @@ class MCE(Objective):
             return released_terms(self, model, batch)
         target = self._target(batch)
         features = model.encode(batch)
-        available = model.lattice.encode(features.present)
-        if (available == 0).any():
-            row = int(batch.index[available == 0][0])
-            raise DataError(f"Sample {row} has no modality: leave such samples out of training.")
+        available = available_codes(model.lattice, batch, features.present)
         pairs, importance = self.pairs(model.lattice, features.present)
         losses, scores, residual = self._read(model, features, pairs, target)
         whole = pairs.codes == available[pairs.rows]

@@ -11,7 +11,7 @@ from torch import Tensor
 from lacunar.data.batch import Batch
 from lacunar.lattice import Pairs
 from lacunar.models.multimodal import Features, MultimodalModel
-from lacunar.objectives.base import batch_mean
+from lacunar.objectives.base import available_codes, batch_mean
 from lacunar.objectives.factors import released_shapley
 from lacunar.parallel import total, world_size
 
@@ -32,11 +32,14 @@ class Release:
         own_upper: U is the score of the heads in training, not of frozen models.
         mean_gap: B is divided by the number of samples that have the modality.
         full_subset: the full set of a sample counts among its subsets.
-        last_subset_only: the completion loss is assigned, not accumulated: the last subset alone is left.
-        refined_heads: heads read refined features.
+        last_subset_only: the completion loss is assigned, not accumulated: of each sample's subsets the last one is
+            left, all but its last modality.
         refined_targets: the completion loss aims at refined features.
-        absent_rows_as_zero: rows without the modality enter the single-modality loss as zero logits of class 0,
-            a constant, and the loss is a mean over modalities.
+        absent_rows: how rows without the modality enter the single-modality loss, whose heads read refined features
+            everywhere. ``"completed"``: like all others, and the mean over the batch is scaled by the share of rows
+            that have the modality; ``"zero"``: as zero logits of class 0, a constant; ``"whole"``: like all others,
+            and the mean over the batch is divided by its size once more.
+        single_mean, completion_mean: the loss is a mean over modalities, not a sum.
         score: ``"pixel"`` counts every pixel, background included, instead of the task's own score.
         availability_per_batch: A is divided by the batch size.
     """
@@ -47,19 +50,20 @@ class Release:
     mean_gap: bool = True
     full_subset: bool = False
     last_subset_only: bool = False
-    refined_heads: bool = True
     refined_targets: bool = True
-    absent_rows_as_zero: bool = False
+    absent_rows: str = "completed"
+    single_mean: bool = True
+    completion_mean: bool = False
     score: str = "task"
     availability_per_batch: bool = False
 
 
 RELEASES = {
-    "released-digits": Release(double_pass=True, players="subsets", last_subset_only=True),
-    "released-iemocap": Release(double_pass=True, players="batch", absent_rows_as_zero=True),
+    "released-digits": Release(double_pass=True, players="subsets", last_subset_only=True, completion_mean=True),
+    "released-iemocap": Release(double_pass=True, players="batch", absent_rows="zero"),
     "released-nuscenes": Release(
         double_pass=False, players="subsets", own_upper=True, mean_gap=False, full_subset=True,
-        refined_targets=False, score="pixel", availability_per_batch=True,
+        refined_targets=False, absent_rows="whole", single_mean=False, score="pixel", availability_per_batch=True,
     ),
 }  # fmt: skip
 
@@ -71,7 +75,7 @@ def released_terms(objective: MCE, model: MultimodalModel, batch: Batch) -> dict
     lattice = model.lattice
     features = model.encode(batch)
     present, size = features.present, total(batch.present.new_tensor(float(len(batch)), dtype=torch.float32))
-    available = lattice.encode(present)
+    available = available_codes(lattice, batch, present)
     everything = Pairs(torch.arange(len(batch), device=batch.device), available)
     full = model.decode(features, everything)
     refined = full.completed * present.view(*present.shape, *[1] * (features.h.ndim - 2))
@@ -89,22 +93,17 @@ def released_terms(objective: MCE, model: MultimodalModel, batch: Batch) -> dict
         scores[part.rows, part.codes] = _score(objective, release, result.output, target[part.rows])
         hits = total((scores * lattice.feasible(present)).sum(0))
         count = total(present.sum(0).to(scores))
-        k = len(lattice) - 1 if release.players == "subsets" else int((count > 0).sum())
-        phi = torch.where(count > 0, released_shapley(hits, k), 0.0)
+        # A subset that nobody in the batch has makes the released code of "batch" fail; it is left out.
+        among, k = (None, len(lattice) - 1) if release.players == "subsets" else (count > 0, int((count > 0).sum()))
+        phi = torch.where(count > 0, released_shapley(hits, k, among), 0.0)
 
-    single_input = refined if release.refined_heads else features.h
     single, own_hits = [], []
     for m, head in enumerate(objective.heads or ()):
-        output = head(single_input[:, m])
-        rows = objective.losses(output, target)
-        if release.absent_rows_as_zero:
-            blank = torch.where(present[:, m].view(-1, *[1] * (output.ndim - 1)), output, 0.0)
-            rows = objective.losses(blank, torch.where(present[:, m], target, 0))
-            single.append(rows.sum() * world_size() / size)
-        else:
-            count_m = count[m].clamp(min=1) if objective.variant == "released-nuscenes" else size
-            single.append((rows * present[:, m]).sum() * world_size() / count_m)
+        output, wanted = head(full.completed[:, m]), target
         own_hits.append((_score(objective, release, output.detach(), target) * present[:, m]).sum())
+        if release.absent_rows == "zero":
+            output, wanted = _zero(output, present[:, m]), _zero(target, present[:, m])
+        single.append(objective.losses(output, wanted).sum() * world_size() / size)
 
     upper = total(torch.stack(own_hits) if release.own_upper and own_hits else objective_upper(objective, batch, count))
     gap = (upper - phi).relu()
@@ -119,8 +118,9 @@ def released_terms(objective: MCE, model: MultimodalModel, batch: Batch) -> dict
     }  # fmt: skip
 
     if objective.single > 0:
-        weighted = (factor * torch.stack(single)).sum()
-        terms["single"] = objective.single * (weighted / lattice.M if release.absent_rows_as_zero else weighted)
+        scale = {"completed": count / size, "zero": torch.ones_like(count), "whole": 1 / size}[release.absent_rows]
+        weighted = (factor * scale * torch.stack(single)).sum()
+        terms["single"] = objective.single * (weighted / lattice.M if release.single_mean else weighted)
     share = world_size() / ((2.0 ** present.sum(1)[part.rows] - 1) * size)
     if objective.subset > 0:
         total_loss = (share * losses).sum()
@@ -132,9 +132,12 @@ def released_terms(objective: MCE, model: MultimodalModel, batch: Batch) -> dict
         aim = refined if release.refined_targets else features.h
         error = (result.completed - aim[part.rows]).abs().flatten(2).mean(2)
         dropped = present[part.rows] & ~lattice.decode(part.codes)
-        counted = part.codes == len(lattice) - 2 if release.last_subset_only else torch.ones_like(part.codes).bool()
-        each = (error * dropped * factor).sum(1) / dropped.sum(1).clamp(min=1)
-        terms["completion"] = objective.completion * (share * each * counted).sum()
+        if release.last_subset_only:
+            places = torch.arange(lattice.M, device=present.device)
+            last = torch.where(present, places, -1).amax(1)[part.rows]
+            dropped &= (part.codes == available[part.rows] ^ (1 << last))[:, None]
+        weighted = (share[:, None] * error * dropped * factor).sum()
+        terms["completion"] = objective.completion * (weighted / lattice.M if release.completion_mean else weighted)
     return terms
 
 
@@ -143,6 +146,10 @@ def objective_upper(objective: MCE, batch: Batch, count: Tensor) -> Tensor:
     if not objective.capability or objective.references is None:
         return torch.zeros_like(count)
     return objective.upper_of(batch).sum(0)
+
+
+def _zero(values: Tensor, kept: Tensor) -> Tensor:
+    return torch.where(kept.view(-1, *[1] * (values.ndim - 1)), values, torch.zeros_like(values))
 
 
 def _score(objective: MCE, release: Release, output: Tensor, target: Tensor) -> Tensor:
