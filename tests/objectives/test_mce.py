@@ -347,3 +347,13 @@ def test_what_mce_refuses():
     other = vectors(3, n=99)
     with pytest.raises(DataError, match="the references have no score for"):
         objective(model, other.__getitems__([98]))
+
+
+def test_a_head_of_another_width_is_named():
+    data = vectors(2, n=24)
+    model = small_model(data)
+    model.head = torch.nn.Linear(16, 10)
+    objective = MCE(references=fixed_references(data))
+    with pytest.raises(ConfigError, match=r"The head gives 10 outputs for each sample, the target needs 3"):
+        objective.setup(model, data)
+        objective(model, first_batch(data))

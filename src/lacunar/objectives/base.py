@@ -129,6 +129,11 @@ class Objective(nn.Module):
         """Task loss of each row, shape ``(n,)``."""
         if self.task is None:
             raise ConfigError(f"{type(self).__name__}: call setup(model, data) before the first batch.")
+        if output.ndim > 1 and output.shape[1] != self.task.n_outputs:
+            raise ConfigError(
+                f"The head gives {output.shape[1]} outputs for each sample, the target needs {self.task.n_outputs}: "
+                f"{self.task}. Make the model's head that wide."
+            )
         return self.task.loss(output, target, smoothing=self.label_smoothing)
 
     def _target(self, batch: Batch) -> Tensor:
