@@ -198,3 +198,18 @@ def test_bad_values_are_refused_by_name(values, present, kind, message):
     with pytest.raises(DataError, match=message) as caught:
         column(values, present, kind)
     assert "'m'" in str(caught.value)
+
+
+def test_what_is_masked_is_not_read():
+    values = np.ma.masked_array(np.arange(6).reshape(3, 2), mask=[[False, False], [True, True], [False, False]])
+    made = column(values)
+    assert made.present.tolist() == [True, False, True]
+    assert made.take(torch.tensor([0, 2]))[0].tolist() == [[0, 1], [4, 5]]
+    assert column(np.ma.masked_array([[1, 2]])).take(torch.tensor([0]))[0].tolist() == [[1, 2]]
+
+
+def test_half_precision_and_numbers_in_boxes():
+    assert column(torch.tensor([[1.5, 2.0]], dtype=torch.bfloat16)).take(torch.tensor([0]))[0].tolist() == [[1.5, 2.0]]
+    boxed = column(np.array([[1, True], [None, None]], dtype=object))
+    assert boxed.present.tolist() == [True, False]
+    assert boxed.take(torch.tensor([0]))[0].tolist() == [[1.0, 1.0]]

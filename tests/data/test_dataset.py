@@ -176,3 +176,13 @@ def test_the_values_handed_in_are_not_held_on_to():
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(DataError, match=message):
         call(table())
+
+
+def test_one_line_for_the_prompt():
+    data = table()
+    assert repr(data) == "MultimodalDataset('data': 20 samples, a, b, c; classification into 2 classes (0, 1))"
+    assert repr(data.split(by_class=False)).startswith("Splits('data': 14 train, 3 val, 3 test; a, b, c; ")
+
+
+def test_a_single_name_is_a_name():
+    assert table().only("b").names == ("b",)

@@ -353,3 +353,39 @@ def test_a_part_that_would_be_empty_is_refused():
     labels = np.array(list("abcdefgh"))
     with pytest.raises(DataError, match="The val part is empty.*by_class=False"):
         make_splits(table(8, labels))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("count", [3, 4, 5, 6])
+def test_no_part_is_left_empty_by_few_samples(count, seed):
+    splits = make_splits(table(count, np.zeros(count), task="regression"), seed=seed)
+    assert sorted(key for ids in splits.ids.values() for key in ids) == [f"s{i:03d}" for i in range(count)]
+    assert min(len(part) for part in splits.parts.values()) >= 1
+
+
+def test_a_rare_class_stays_in_train_when_parts_are_filled():
+    splits = make_splits(table(5, [0, 0, 0, 0, 1]), train=0.9, val=0.05, test=0.05)
+    assert counts(splits.train) == [2, 1]
+    assert (len(splits.val), len(splits.test)) == (1, 1)
+
+
+def test_sets_and_parts_that_are_none():
+    data = table(10)
+    splits = make_splits(data, indices={"train": set(range(8)), "val": {8, 9}, "test": None})
+    assert splits.test is None
+    assert set(splits.ids["val"]) == {"s008", "s009"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "seed: expected a whole number from 0 up, got -1"),
+        ({"seed": "x"}, "seed: expected a whole number from 0 up, got 'x'"),
+        ({"indices": [[0, 1], [2]]}, "indices: expected a mapping"),
+    ],
+)
+def test_odd_options_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        make_splits(table(), **options)
+    with pytest.raises(ConfigError, match="folds: expected at least 2, a whole number, got 2.5"):
+        make_folds(table(), 2.5)

@@ -79,6 +79,14 @@ def _by_class(codes: np.ndarray, fractions: np.ndarray, generator: np.random.Gen
         remainder[code, part] -= 1
         left[code] -= 1
         room[part] -= 1
+    # So few samples that a part is left empty: it gets one from where most are, but no class leaves train for it.
+    for lacking in np.flatnonzero((fractions > 0) & (counts.sum(axis=0) == 0)):
+        spare = np.where(counts.sum(axis=0) > 1, counts, 0)
+        spare[spare[:, 0] == 1, 0] = 0
+        if spare.max() > 0:
+            richest, donor = np.unravel_index(int(spare.argmax()), spare.shape)
+            counts[richest, donor] -= 1
+            counts[richest, lacking] += 1
     parts = np.empty(len(codes), dtype=np.int64)
     for code, row in enumerate(counts):
         members = generator.permutation(np.flatnonzero(codes == code))

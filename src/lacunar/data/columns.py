@@ -171,10 +171,14 @@ class FileColumn(Column):
         ragged = self.kind in ("sequence", "tokens")
         for path, value in zip(paths, values):
             if tuple(value.shape[1:] if ragged else value.shape) != self.shape:
+                remedy = (
+                    "Give the reader size: [height, width] and mode: grey or rgb"
+                    if self.kind == "image"
+                    else "Resample the files, or describe the modality as a sequence if only its length differs"
+                )
                 raise DataError(
                     f"Modality {self.name!r}: expected every file to hold shape {self.shape}"
-                    f"{' a step' if ragged else ''}, got {tuple(value.shape)} in {path}. Resample the files, or "
-                    "describe the modality as a sequence if only its length differs."
+                    f"{' a step' if ragged else ''}, got {tuple(value.shape)} in {path}. {remedy}."
                 )
         if ragged:
             return _pad(values, self.shape, self.kind)
@@ -214,13 +218,8 @@ def column_from_values(name: str, values: Any, present: np.ndarray | None, kind:
         raise DataError(f"Modality {name!r}: unknown kind {kind!r}; expected one of {', '.join(KINDS)}.")
     if isinstance(values, Column):
         return values if present is None else values.hide(torch.from_numpy(present))
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    if hasattr(values, "to_numpy"):
-        values = _from_pandas(values)
+    values = _as_numbers(name, values)
     if not isinstance(values, np.ndarray) or values.dtype == object:
-        if isinstance(values, np.ndarray) and values.ndim > 1:
-            raise DataError(f"Modality {name!r}: expected numbers, got an array of Python objects ({values.shape}).")
         return _column_from_list(name, list(values), present, kind)
     if values.dtype.kind in "US":
         return _column_from_list(name, [str(value) for value in values.tolist()], present, kind)
@@ -248,8 +247,14 @@ def column_from_values(name: str, values: Any, present: np.ndarray | None, kind:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
             stored = stored.astype(np.float32)
         _refuse_partial_nan(name, stored.reshape(len(stored), width), np.flatnonzero(observed))
-    kind = kind or infer_kind(values.shape[1:])
+    if kind is None:
+        try:
+            kind = infer_kind(values.shape[1:])
+        except DataError as error:
+            raise DataError(f"Modality {name!r}: {error}") from None
     stored = with_channel(f"Modality {name!r}", stored, kind)
+    if kind == "tokens":
+        _refuse_odd_tokens(name, stored, np.flatnonzero(observed))
     tensor = torch.as_tensor(np.ascontiguousarray(stored), dtype=torch.int64 if kind == "tokens" else torch.float32)
     position = torch.full((len(values),), -1, dtype=torch.int64)
     position[torch.from_numpy(observed)] = torch.arange(len(tensor))
@@ -305,6 +310,8 @@ def _column_from_list(name: str, values: list, present: np.ndarray | None, kind:
                 raise DataError(f"Modality {name!r}, row {row}: a sequence of 0 steps; give None if it is absent.")
             if steps.dtype.kind == "f":
                 _refuse_partial_nan(name, steps.reshape(1, -1), np.array([row]))
+            if kind == "tokens":
+                _refuse_odd_tokens(name, steps[None], np.array([row]))
             if kind == "sequence" and steps.ndim == 1:
                 steps = steps[:, None]
             dtype = torch.int64 if kind == "tokens" else torch.float32
@@ -315,6 +322,38 @@ def _column_from_list(name: str, values: list, present: np.ndarray | None, kind:
 
 def _is_nothing(value: Any) -> bool:
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and bool(np.isnan(value)))
+
+
+def _as_numbers(name: str, values: Any) -> Any:
+    """Tensors, frames, masked and object arrays as plain arrays; lists as they are."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        if np.ma.is_masked(values):  # what is masked must not be read
+            return np.ma.filled(values.astype(np.promote_types(values.dtype, np.float32)), np.nan)
+        return np.asarray(values)
+    if hasattr(values, "to_numpy"):
+        values = _from_pandas(values)
+    if isinstance(values, np.ndarray) and values.dtype == object and values.ndim > 1:
+        try:
+            return values.astype(np.float64)  # None becomes NaN
+        except (TypeError, ValueError):
+            raise DataError(
+                f"Modality {name!r}: expected numbers, got an array of Python objects {values.shape}. Turn text into "
+                "numbers, or give the table to lacunar.from_frame, which reads categories."
+            ) from None
+    return values
+
+
+def _refuse_odd_tokens(name: str, stored: np.ndarray, rows: np.ndarray) -> None:
+    bad = (stored < 0) | (stored != np.floor(stored))
+    if bad.any():
+        place = tuple(np.argwhere(bad)[0])
+        raise DataError(
+            f"Modality {name!r}, row {int(rows[place[0]])}: tokens are whole numbers from 0 up, got {stored[place]!s}. "
+            "Give kinds= if these are no tokens."
+        )
 
 
 def _from_pandas(values: Any) -> np.ndarray:
@@ -340,10 +379,19 @@ def _refuse_partial_nan(name: str, stored: np.ndarray, rows: np.ndarray) -> None
 
 
 def infer_kind(shape: tuple[int, ...]) -> str:
-    """The kind that the shape of one sample suggests; a square table is taken for an image."""
+    """The kind that the shape of one sample suggests; a square table is taken for an image.
+
+    Raises:
+        DataError: more dimensions than any kind has.
+    """
+    if len(shape) > 4:
+        raise DataError(
+            f"no kind of modality has samples of shape {tuple(shape)}: at most four dimensions (C, D, H, W) can be "
+            "told apart. Reshape them, for example time into the channels."
+        )
     if len(shape) == 2:
         return "image" if shape[0] == shape[1] else "sequence"
-    return {0: "vector", 1: "vector", 3: "image", 4: "volume"}.get(len(shape), "vector")
+    return ("vector", "vector", "", "image", "volume")[len(shape)]
 
 
 def with_channel(what: str, stored: np.ndarray, kind: str) -> np.ndarray:

@@ -124,7 +124,13 @@ class MultimodalDataset(Dataset):
 
     def select(self, rows: Sequence[int] | np.ndarray | Tensor) -> MultimodalDataset:
         """Some of the samples, by position or by a boolean table of length N."""
-        chosen = torch.as_tensor(np.asarray(rows))
+        table = np.asarray(rows)
+        if table.ndim != 1 or (table.size and table.dtype.kind not in "iub"):
+            raise DataError(
+                f"select: expected a list of positions, or one boolean per sample, got {table.dtype} of shape "
+                f"{table.shape}."
+            )
+        chosen = torch.as_tensor(table)
         if chosen.dtype == torch.bool:
             if chosen.shape != (len(self),):
                 raise DataError(f"select: expected {len(self)} booleans, one per sample, got {tuple(chosen.shape)}.")
@@ -143,8 +149,11 @@ class MultimodalDataset(Dataset):
             dropped=0,
         )
 
-    def only(self, names: Sequence[str]) -> MultimodalDataset:
-        """The same samples with some of the modalities; samples that have none of them are left out."""
+    def only(self, names: Sequence[str] | str) -> MultimodalDataset:
+        """The same samples with some of the modalities, in their order; samples with none of them are left out."""
+        names = [names] if isinstance(names, str) else list(names)
+        if not names:
+            raise DataError(f"only: expected at least one modality of {', '.join(map(repr, self.names))}.")
         self._check_names(names)
         columns = {name: column for name, column in self.columns.items() if name in set(names)}
         return self._copy(columns=columns)._without_empty()
@@ -213,6 +222,10 @@ class MultimodalDataset(Dataset):
         series = pd.Series(counts.tolist(), index=[self.lattice.label(int(code)) for code in codes], name="samples")
         return series.sort_values(ascending=False, kind="stable")
 
+    def __repr__(self) -> str:
+        what = f"{len(self)} samples, {', '.join(self.names)}; {self.task or 'no target'}"
+        return f"MultimodalDataset({self.name!r}: {what})"
+
     def __str__(self) -> str:
         lines = [f"{self.name}: {len(self)} samples, {len(self.names)} modalities, {self.task or 'no target'}"]
         if self.dropped:
@@ -255,9 +268,16 @@ def from_arrays(
         DataError: unequal lengths, duplicate ids, NaN inside a present row, an unknown modality in ``present`` or
             ``kinds``, or a target that does not fit the task.
     """
+    if not isinstance(modalities, Mapping):
+        raise DataError(
+            f"modalities: expected a mapping from a name to its values, got {type(modalities).__name__}. "
+            "For a table with one row per sample use lacunar.from_frame."
+        )
     if not modalities:
         raise DataError("Expected at least one modality, got none.")
     names = tuple(str(key) for key in modalities)
+    if len(set(names)) < len(names):
+        raise DataError(f"modalities: two names are the same as text, among {', '.join(map(repr, modalities))}.")
     for key in kinds or {}:
         if key not in names:
             raise DataError(f"kinds: unknown modality {key!r}.{did_you_mean(key, names)}")
@@ -275,9 +295,11 @@ def from_arrays(
         encoded = resolved.encode(target)
     elif isinstance(task, Task):
         resolved = task
-    for label, extra in (("groups", groups), ("subgroups", subgroups)):
-        if extra is not None and len(pd.DataFrame(extra)) != count:
-            raise DataError(f"{label}: expected {count} rows, one per sample, got {len(pd.DataFrame(extra))}.")
+    for label, extra in (("groups", groups), *_attributes(subgroups)):
+        found = (count,) if extra is None else np.asarray(extra, dtype=object).shape
+        if found != (count,):
+            got = str(found[0]) if len(found) == 1 else f"shape {found}"
+            raise DataError(f"{label}: expected {count} rows, one value per sample, got {got}.")
     if groups is not None and pd.isna(np.asarray(groups, dtype=object)).any():
         raise DataError("groups: a sample without a group could be cut off from its own. Give every sample one.")
     data = MultimodalDataset(
@@ -292,10 +314,19 @@ def from_arrays(
     return data if keep_empty else data._without_empty()
 
 
+def _attributes(subgroups: Any) -> list[tuple[str, Any]]:
+    """Each subgroup attribute with what to call it in a message."""
+    if subgroups is None:
+        return []
+    if not isinstance(subgroups, (Mapping, pd.DataFrame)):
+        raise DataError(f"subgroups: expected a mapping or a frame, got {type(subgroups).__name__}.")
+    return [(f"subgroups, {key}", subgroups[key]) for key in subgroups]
+
+
 def _common_length(modalities: Mapping[str, Any], target: Any) -> int:
-    lengths = {str(name): len(values) for name, values in modalities.items()}
+    lengths = {str(name): _rows(f"Modality {str(name)!r}", values) for name, values in modalities.items()}
     if target is not None:
-        lengths["the target"] = len(target)
+        lengths["the target"] = _rows("target", target)
     if len(set(lengths.values())) > 1:
         listing = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise DataError(f"Expected the same number of rows everywhere, got {listing}. Use None for absent values.")
@@ -305,12 +336,28 @@ def _common_length(modalities: Mapping[str, Any], target: Any) -> int:
     return count
 
 
+def _rows(what: str, values: Any) -> int:
+    if hasattr(values, "nnz") and not hasattr(values, "__array__"):
+        raise DataError(f"{what}: expected an array, got a sparse one. Give .toarray(): what is not stored is 0 there.")
+    if (
+        isinstance(values, (str, bytes, Mapping, set))
+        or not hasattr(values, "__len__")
+        or getattr(values, "ndim", 1) == 0
+    ):
+        raise DataError(f"{what}: expected an array or a list with one row per sample, got {type(values).__name__}.")
+    return len(values)
+
+
 def _unique_ids(ids: Sequence[Any] | np.ndarray | None, count: int) -> np.ndarray:
     if ids is None:
         return np.arange(count).astype(str).astype(object)
-    values = np.asarray([str(value) for value in ids], dtype=object)
-    if len(values) != count:
-        raise DataError(f"ids: expected {count}, one per sample, got {len(values)}.")
+    given = list(ids)
+    if len(given) != count:
+        raise DataError(f"ids: expected {count}, one per sample, got {len(given)}.")
+    for row, value in enumerate(given):
+        if value is None or value is pd.NA or value != value or str(value).strip() == "":
+            raise DataError(f"ids: row {row} has none ({value!r}). Every sample needs an id.")
+    values = np.asarray([str(value) for value in given], dtype=object)
     repeated = pd.Index(values).duplicated()
     if repeated.any():
         raise DataError(

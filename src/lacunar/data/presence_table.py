@@ -263,6 +263,7 @@ def _number(value: float) -> float | None:
 
 
 def refuse_repeats(what: str, values: np.ndarray) -> None:
+    """DataError when a value is there more than once."""
     repeated = pd.Index(values).duplicated()
     if repeated.any():
         raise DataError(f"Presence table: {what} must be unique, {values[repeated][0]!r} is there more than once.")

@@ -172,6 +172,10 @@ class Splits:
             rows[name] = row
         return pd.DataFrame.from_dict(rows, orient="index")
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(part)} {name}" for name, part in self.parts.items())
+        return f"Splits({self.train.name!r}: {sizes}; {', '.join(self.names)}; {self.task or 'no task'})"
+
     def __str__(self) -> str:
         table = self.describe().T
         rates = [str(row).startswith("missing ") for row in table.index]
@@ -219,12 +223,16 @@ def make_splits(
         by_class: spread classes evenly; only classification has classes.
 
     Raises:
-        ConfigError: fractions that do not sum to 1 or leave no validation part, an unknown part.
+        ConfigError: fractions that do not sum to 1 or leave no validation part, an unknown part, a negative seed.
         DataError: an unknown id or position, a sample or a group in two parts, too few samples, a class or a modality
             that train lacks.
     """
     stratify = by_class and data.task is not None and data.task.kind == "classification" and data.target is not None
     labels = data.target.numpy() if stratify and data.target is not None else None
+    if indices is not None and not isinstance(indices, Mapping):
+        raise ConfigError(f"indices: expected a mapping from train, val and test to samples, got {indices!r}.")
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ConfigError(f"seed: expected a whole number from 0 up, got {seed!r}.")
     if indices is None:
         fractions = _fractions(train, val, test)
         part = allocate(data.ids, fractions, labels, data.groups, seed)
@@ -264,8 +272,8 @@ def make_folds(
         seed: seed of the shuffling.
         by_class: spread classes evenly; only classification has classes.
     """
-    if folds < 2:
-        raise ConfigError(f"folds: expected at least 2, got {folds}.")
+    if not isinstance(folds, (int, np.integer)) or folds < 2:
+        raise ConfigError(f"folds: expected at least 2, a whole number, got {folds!r}.")
     labels = None
     if by_class and data.task is not None and data.task.kind == "classification" and data.target is not None:
         labels = data.target.numpy()
@@ -298,7 +306,9 @@ def _rows_of(data: MultimodalDataset, indices: Mapping[str, Any]) -> dict[str, n
     position = {key: row for row, key in enumerate(data.ids)}
     rows: dict[str, np.ndarray] = {}
     for name, given in indices.items():
-        values = np.asarray(given)
+        if given is None:
+            continue
+        values = np.asarray(sorted(given) if isinstance(given, (set, frozenset)) else given)
         if values.ndim != 1:
             raise DataError(f"indices, {name}: expected a list of ids or positions, got shape {values.shape}.")
         if values.dtype.kind in "iub" and data.dropped and len(values):
