@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.io import wavfile
+from scipy.sparse import csr_array
 
 import lacunar.data as ld
 from lacunar.data.description import Description
@@ -92,6 +94,65 @@ ARRAYS: list[Case] = [
     ("one class", lambda: arrays(target=["a"] * N), DataError, "at least two classes"),
     ("groups of another length", lambda: arrays(groups=[1, 2]), DataError, "groups: expected 20 rows"),
     ("a sample without a group", lambda: arrays(groups=[None, *range(1, N)]), DataError, "groups: a sample without"),
+    ("not a mapping", lambda: ld.from_arrays([np.ones((2, 2))]), DataError, "expected a mapping .* got list"),
+    (
+        "one name twice",
+        lambda: ld.from_arrays({0: np.ones((2, 2)), "0": np.ones((2, 2))}, [0, 1]),
+        DataError,
+        "two names are the same as text",
+    ),
+    (
+        "a number for values",
+        lambda: arrays(modalities={"audio": 5}),
+        DataError,
+        "'audio': expected an array .* got int",
+    ),
+    ("a text for values", lambda: arrays(modalities={"audio": "x" * N}), DataError, "'audio': expected .* got str"),
+    ("a generator", lambda: arrays(modalities={"audio": (i for i in range(N))}), DataError, "got generator"),
+    ("a sparse table", lambda: arrays(modalities={"audio": csr_array(np.eye(N))}), DataError, r"Give .toarray\(\)"),
+    (
+        "text in a table",
+        lambda: arrays(modalities={"audio": frame()[["rna_1", "label"]]}),
+        DataError,
+        "'audio': expected numbers, got an array of Python objects .*from_frame",
+    ),
+    (
+        "a masked value in a present row",
+        lambda: arrays(modalities={"audio": np.ma.masked_equal(np.arange(N * 3).reshape(N, 3), 4)}),
+        DataError,
+        "'audio', row 1: 1 of 3 values are NaN",
+    ),
+    (
+        "five dimensions",
+        lambda: arrays(modalities={"audio": np.ones((N, 2, 2, 2, 2, 2))}),
+        DataError,
+        "'audio': no kind of modality has samples of shape",
+    ),
+    (
+        "tokens below 0",
+        lambda: arrays(modalities={"audio": [np.array([1, -2])] * N}, kinds={"audio": "tokens"}),
+        DataError,
+        "'audio', row 0: tokens are whole numbers from 0 up, got -2",
+    ),
+    (
+        "tokens with decimals",
+        lambda: arrays(modalities={"audio": np.full((N, 2), 0.5)}, kinds={"audio": "tokens"}),
+        DataError,
+        "'audio', row 0: tokens are whole numbers from 0 up, got 0.5",
+    ),
+    ("a sample without an id", lambda: arrays(ids=[None, *range(1, N)]), DataError, "ids: row 0 has none"),
+    ("an id that is NaN", lambda: arrays(ids=[np.nan, *range(1, N)]), DataError, "ids: row 0 has none"),
+    ("a table of groups", lambda: arrays(groups=np.ones((N, 2))), DataError, r"groups: expected 20 rows.*\(20, 2\)"),
+    (
+        "subgroups of another length",
+        lambda: arrays(subgroups={"sex": ["f"] * N, "site": ["x"]}),
+        DataError,
+        "subgroups, site: expected 20 rows, one value per sample, got 1",
+    ),
+    ("subgroups without a name", lambda: arrays(subgroups=["f"] * N), DataError, "subgroups: expected a mapping"),
+    ("positions with decimals", lambda: arrays().select([0.5]), DataError, "select: expected a list of positions"),
+    ("a table of positions", lambda: arrays().select([[0, 1]]), DataError, r"select: .* of shape \(1, 2\)"),
+    ("no modality left", lambda: arrays().only([]), DataError, "only: expected at least one modality of 'audio'"),
     ("a name with a plus", lambda: ld.from_arrays({"a+b": np.ones((2, 2))}, [0, 1]), DataError, r"without '\+'"),
 ]
 
@@ -231,6 +292,53 @@ TABLES: list[Case] = [
         lambda: from_frame(columns={"rna_2": pd.date_range("2020", periods=N)}),
         DataError,
         "'rna_2': holds dates",
+    ),
+    (
+        "months",
+        lambda: from_frame(columns={"rna_2": pd.period_range("2020", periods=N, freq="M")}),
+        DataError,
+        "'rna_2': holds dates",
+    ),
+    (
+        "decimal commas",
+        lambda: from_frame(columns={"rna_2": ["1,5", "2,5"] * 10}),
+        DataError,
+        "'rna_2', id 'p00': expected a number, got '1,5'. Write decimals with a point",
+    ),
+    (
+        "text where numbers were promised",
+        lambda: from_frame({"rna": {"columns": "rna_*", "closed": True}}, columns={"rna_2": ["x", "y"] * 10}),
+        DataError,
+        "'rna_2', id 'p00': expected a number, got 'x'",
+    ),
+    ("lists in cells", lambda: from_frame(columns={"rna_2": [[1, 2]] * N}), DataError, "id 'p00': .* got list"),
+    ("arrays in cells", lambda: from_frame(columns={"rna_2": [np.ones(2)] * N}), DataError, "id 'p00': .* got ndarray"),
+    ("columns by number", lambda: from_frame({"s": {"columns": 5}}), ConfigError, "'s': columns: expected a pattern"),
+    ("a shape of text", lambda: from_frame({"s": {"columns": "rna_*", "shape": "1x2"}}), ConfigError, "'s': shape"),
+    ("a shape below 1", lambda: from_frame({"s": {"columns": "rna_*", "shape": [-1, -2]}}), ConfigError, "'s': shape"),
+    (
+        "levels in one text",
+        lambda: from_frame({"s": {"columns": "rna_1", "categories": {"rna_1": "ab"}}}),
+        ConfigError,
+        "'s': categories of 'rna_1': expected a list of levels, got 'ab'",
+    ),
+    (
+        "a level twice",
+        lambda: from_frame({"s": {"columns": "rna_1", "categories": {"rna_1": ["a", "b", "a"]}}}),
+        ConfigError,
+        "the level 'a' is listed twice",
+    ),
+    (
+        "closed by a word",
+        lambda: from_frame({"s": {"columns": "rna_1", "closed": "yes"}}),
+        ConfigError,
+        "closed: expected true or false",
+    ),
+    (
+        "filling with NaN",
+        lambda: from_frame({"s": {"columns": "rna_*", "partial": float("nan")}}),
+        ConfigError,
+        "number to fill with, got nan",
     ),
     (
         "free text",
@@ -443,6 +551,9 @@ modalities:
         pytest.param("- a\n- b\n", ConfigError, "expected a mapping with the keys table and modalities", id="a list"),
         pytest.param("", ConfigError, "expected a mapping", id="an empty file"),
         pytest.param("a: [1, 2", ConfigError, "not a YAML file", id="broken YAML"),
+        pytest.param(
+            GOOD.replace("rna_*", "*"), ConfigError, "begins with [*] needs quotes", id="a star without quotes"
+        ),
         pytest.param("a: !!python/object/apply:os.getcwd []", ConfigError, "not a YAML file", id="code in YAML"),
         pytest.param(GOOD.replace("t.csv", "u.csv"), DataError, "Table not found: .*u.csv", id="no such table"),
         pytest.param(
@@ -520,6 +631,9 @@ def test_a_description_that_is_not_there(tmp_path):
     [
         (b"", "cannot be read as a table"),
         (b"a,b\n1,2,3,4\n1,2\n1,2,3,4,5\n", "t.csv"),
+        (b"key;rna_1\n1;2\n", "cells are separated by ';', expected ','"),
+        (b"key,rna_1\n1,2\n1\n", "row 2 after the header has 1 cells, expected 2"),
+        (b"key,rna_1\n1,2,3\n", "row 1 after the header has 3 cells, expected 2"),
         (b"a,a\n1,2\n", "more than one column is named 'a'"),
         (b"\xff\xfe\x00a,b\n", "t.csv: cannot be read as a table"),
         (b"key,rna_1,label\n", "The table has no rows"),
@@ -552,6 +666,17 @@ def save_object_array(path: Path):
     np.save(path, np.array([Bomb(path.parent / "trace"), {}], dtype=object), allow_pickle=True)
 
 
+def save_sound(path: Path, samples: int = 400, cut: int | None = None):
+    wavfile.write(path, 8000, np.zeros(samples, np.int16))
+    path.write_bytes(path.read_bytes()[:cut])
+
+
+def save_deep_image(path: Path):
+    from PIL import Image
+
+    Image.fromarray(np.arange(10, dtype=np.float32).reshape(2, 5)).save(path)
+
+
 @pytest.mark.parametrize(
     ("name", "reader", "make", "message"),
     [
@@ -572,6 +697,11 @@ def save_object_array(path: Path):
         ("x.npy", "npy", lambda p: np.save(p, np.array([1j])), "expected numbers, got complex128"),
         ("x.png", "image", lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\nnothing"), "cannot be read as image"),
         ("x.wav", "wav", lambda p: p.write_bytes(b"RIFF0000WAVE"), "cannot be read as wav"),
+        ("x.npy", "npy", lambda p: np.save(p, np.array([1e300])), "1 of 1 values are NaN or infinite"),
+        ("x.npy", "npy", lambda p: np.save(p, np.ones((2,) * 5)), "no kind of modality has samples of shape"),
+        ("x.wav", "wav", lambda p: save_sound(p, cut=100), "cannot be read as wav .*prematurely"),
+        ("x.wav", "wav-mfcc", lambda p: save_sound(p, samples=0), r"expected a sound of shape \(T,\)"),
+        ("x.tif", "image", save_deep_image, "F pixels from 0 to 9, expected 0 to 1"),
         ("x.wav", "wav-mfcc", lambda p: p.write_bytes(b"not a sound"), "cannot be read as wav-mfcc"),
         ("x.nii", "nifti", lambda p: p.write_bytes(b"\0" * 348), "cannot be read as nifti"),
         ("x.nii.gz", "nifti", lambda p: p.write_bytes(b"\x1f\x8bnothing"), "cannot be read as nifti"),
@@ -587,6 +717,27 @@ def test_files(tmp_path, name, reader, make, message):
         column_from_files("scan", [None, path], reader)
     assert name in str(caught.value)
     assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize(
+    ("reader", "options", "message"),
+    [
+        ("image", {"size": 3}, r"size: expected \[height, width\]"),
+        ("image", {"size": ["a", 3]}, r"size: expected \[height, width\]"),
+        ("image", {"mode": "gray"}, "expected mode 'grey' or 'rgb', got 'gray'"),
+        ("wav", {"rate": 0}, "rate: expected whole samples per second, got 0"),
+        ("wav-mfcc", {"n_mfcc": 200}, "200 coefficients need at least as many mel filters"),
+    ],
+)
+def test_options_of_readers(tmp_path, reader, options, message):
+    if reader == "image":
+        pytest.importorskip("PIL").Image.new("L", (4, 4)).save(tmp_path / "x.png")
+    else:
+        save_sound(tmp_path / "x.wav")
+    path = next(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=message) as caught:
+        from_frame({"scan": {"path": "scan", "reader": reader, **options}}, columns={"scan": [str(path)] * N})
+    assert path.name in str(caught.value)
 
 
 def test_many_lost_files_are_counted(tmp_path):

@@ -202,3 +202,31 @@ def test_files_of_another_shape_than_the_model_knows(tmp_path):
     np.save(tmp_path / "scans" / "1.npy", np.ones((2, 2, 3)))
     with pytest.raises(DataError, match=r"'scan': expected shape \(2, 2, 2\), got \(2, 2, 3\) in .*1.npy"):
         kept.dataset(predict=True)
+
+
+def test_a_column_of_numbers_stays_one(tmp_path):
+    description = Description.from_file(folder(tmp_path))
+    kept = description.resolved(description.read())
+    frame = description.read().assign(rna_2="oops")
+    with pytest.raises(DataError, match="'rna', column 'rna_2', id '0000': expected a number, got 'oops'"):
+        kept.dataset(frame, predict=True)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_files_of_other_systems(tmp_path, newline, encoding):
+    path = folder(tmp_path, modalities={"Röntgen.größe": "rna_*", "stage": "stage"})
+    for file in (path, tmp_path / "patients.csv"):
+        text = file.read_text(encoding="utf-8")
+        file.write_bytes(text.replace("\n", newline).encode(encoding))
+    data = load_description(path)
+    assert data.names == ("Röntgen.größe", "stage")
+    assert (len(data), data.ids[7]) == (40, "0007")
+
+
+def test_keys_that_are_merged(tmp_path):
+    path = folder(tmp_path)
+    text = path.read_text().replace("reader: npy", "<<: {reader: npy}")
+    assert "<<" in text
+    path.write_text(text)
+    assert load_description(path).kinds["scan"] == "image"

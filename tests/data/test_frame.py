@@ -164,3 +164,17 @@ def test_wide_tables_are_quick():
     assert from_frame(frame, {"genes": "g*"}, "y").shapes["genes"] == (5000,)
     listed = from_frame(frame, {"genes": [f"g{i}" for i in range(5000)]}, "y")
     assert listed.shapes["genes"] == (5000,)
+
+
+def test_columns_without_a_header_and_single_names():
+    frame = pd.DataFrame(np.arange(12.0).reshape(4, 3)).assign(sex=["f", "m", "f", "m"])
+    data = from_frame(frame, {"a": [0, 1]}, 2, subgroups="sex")
+    assert values(data, "a").tolist() == [[0, 1], [3, 4], [6, 7], [9, 10]]
+    assert list(data.subgroups) == ["sex"]
+
+
+def test_paths_written_on_windows(tmp_path):
+    (tmp_path / "scans").mkdir()
+    np.save(tmp_path / "scans" / "1.npy", np.ones(3))
+    data = from_frame(pd.DataFrame({"f": ["scans\\1.npy"]}), {"s": {"path": "f", "reader": "npy"}}, root=tmp_path)
+    assert values(data, "s").tolist() == [[1, 1, 1]]

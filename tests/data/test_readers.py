@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import pickle
+from wave import open as open_wave
 
 import numpy as np
 import pytest
@@ -219,3 +220,23 @@ def test_mfcc_refuses_what_it_cannot_use():
         mfcc(sweep(), 8000, mel="bark")
     with pytest.raises(ConfigError, match="0 <= f_min < f_max <= 4000 Hz"):
         mfcc(sweep(), 8000, f_max=5000)
+
+
+def test_images_of_floating_numbers(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(np.array([[0.0, 0.25], [0.5, 1.0]], dtype=np.float32)).save(tmp_path / "x.tif")
+    assert get_reader("image")(tmp_path / "x.tif").tolist() == [[[0.0, 0.25], [0.5, 1.0]]]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("bits", [8, 16, 24, 32])
+def test_sounds_of_every_depth(tmp_path, bits, channels):
+    wave = np.sin(np.arange(400) / 10) / 2
+    stored = np.round(wave * (2 ** (bits - 1) - 1)).astype(np.int64) + (128 if bits == 8 else 0)
+    with open_wave(str(tmp_path / "x.wav"), "wb") as file:
+        file.setparams((channels, bits // 8, 8000, 0, "NONE", ""))
+        frames = [int(value).to_bytes(bits // 8, "little", signed=bits > 8) * channels for value in stored]
+        file.writeframes(b"".join(frames))
+    read = get_reader("wav")(tmp_path / "x.wav")
+    assert read.shape == (400, 1)
+    assert float((read[:, 0] - torch.from_numpy(wave)).abs().max()) < 2.0 ** (2 - bits) + 1e-6

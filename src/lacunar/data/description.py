@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import logging
 import os
+import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,9 +72,12 @@ class Description:
         if not source.is_file():
             raise ConfigError(f"Data description not found: {source}.")
         try:
-            content = yaml.load(source.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{source}: not a YAML file ({' '.join(str(error).split())}).") from error
+            content = yaml.load(source.read_text(encoding="utf-8-sig"), Loader=_UniqueKeyLoader)
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{source}: not a YAML file in UTF-8 ({error}). Save it as UTF-8.") from error
+        except yaml.YAMLError as error:
+            hint = " A pattern that begins with * needs quotes." if "alias" in str(error) else ""
+            raise ConfigError(f"{source}: not a YAML file ({' '.join(str(error).split())}).{hint}") from error
         return cls.from_dict(content, source.parent, str(source), name=source.stem)
 
     @classmethod
@@ -82,7 +86,9 @@ class Description:
     ) -> Description:
         """The description that a mapping holds; ``place`` says in messages where the mapping came from."""
         if not isinstance(content, Mapping):
-            raise ConfigError(f"{place}: expected a mapping with the keys table and modalities, got {content!r}.")
+            raise ConfigError(
+                f"{place}: expected a mapping with the keys table and modalities, got {reprlib.repr(content)}."
+            )
         known = [item.name for item in dataclasses.fields(cls) if item.name != "root"]
         for key in content:
             if key not in known:
@@ -152,6 +158,7 @@ class Description:
                 levels = table_levels(specs[name], frame)
                 if levels:
                     entry["categories"] = {column: list(listed) for column, listed in levels.items()}
+                entry["closed"] = True
             modalities[name] = entry
         return dataclasses.replace(self, modalities=modalities)
 
@@ -177,7 +184,7 @@ class Description:
                         f"{len(spec.columns)}; {odd[0]!r} is in one of them only."
                     )
                 own = modalities[name] if isinstance(modalities[name], Mapping) else {}
-                told = ("columns", "categories") if spec.reader is None else ("kind", "shape")
+                told = ("columns", "categories", "closed") if spec.reader is None else ("kind", "shape")
                 modalities[name] = {**own, **{key: known[key] for key in told if key in known}}
         return dataclasses.replace(self, modalities=modalities)
 
@@ -329,6 +336,18 @@ def read_table(path: Path, ids: list[str] | None = None, texts: list[str] | None
         separator = "," if path.suffix.lower() == ".csv" else "\t"
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = next(csv.reader(file, delimiter=separator), [])
+            other = next((mark for mark in ";\t," if len(header) == 1 and mark in header[0]), None)
+            if other is not None:
+                raise DataError(
+                    f"{path}: the cells are separated by {other!r}, expected {separator!r}. "
+                    "Save it with commas as .csv, or with tabs as .tsv."
+                )
+            for number, cells in enumerate(csv.reader(file, delimiter=separator), start=1):
+                if cells and len(cells) != len(header):
+                    raise DataError(
+                        f"{path}: row {number} after the header has {len(cells)} cells, expected {len(header)}. "
+                        "The file is damaged, or a text that holds the separator is not in quotes."
+                    )
         repeated = [column for column in dict.fromkeys(header) if header.count(column) > 1]
         if repeated:
             raise DataError(f"{path}: more than one column is named {repeated[0]!r}. Rename them.")
@@ -383,6 +402,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, (str, int, float, bool)):
                 if key in seen:

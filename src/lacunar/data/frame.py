@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = ["from_frame", "table_levels"]
 logger = logging.getLogger(__name__)
 
 MANY_LEVELS = 50
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
 def from_frame(
@@ -32,7 +34,7 @@ def from_frame(
     *,
     id: str | None = None,
     group: str | None = None,
-    subgroups: Sequence[str] = (),
+    subgroups: Sequence[str] | str = (),
     task: Task | str | None = None,
     root: str | os.PathLike[str] | None = None,
     name: str = "data",
@@ -44,7 +46,8 @@ def from_frame(
     A modality is given by
 
     - a pattern over the column names, ``"rna_*"``, or a list of columns and patterns: a vector of their values;
-    - ``{"columns": ..., "kind": ..., "shape": ..., "partial": ..., "categories": ...}``: the same with options;
+    - ``{"columns": ..., "kind": ..., "shape": ..., "partial": ..., "categories": ..., "closed": ...}``: the same with
+      options;
     - ``{"path": column, "reader": "npy", "kind": ..., "shape": ..., **options of the reader}``: a column of paths.
 
     A row whose cells are all empty does not have the modality. A row with some empty cells is an error unless
@@ -54,7 +57,8 @@ def from_frame(
 
     Columns of text in a vector become one-hot columns, one for each level that ``categories`` lists, or else for each
     that occurs anywhere in the table (which levels exist is taken from all rows; no frequency is). Columns of
-    numbers stay as they are: models scale them by the train split.
+    numbers stay as they are: models scale them by the train split. With ``closed: true`` every column without
+    ``categories`` has to hold numbers.
 
     With ``kind: tokens`` a single column of text is read as characters.
 
@@ -77,7 +81,8 @@ def from_frame(
         ConfigError: an unknown option.
     """
     frame = _checked_frame(frame)
-    targets = () if target is None else (target,) if isinstance(target, str) else tuple(target)
+    targets = tuple(target) if isinstance(target, (list, tuple)) else () if target is None else (str(target),)
+    subgroups = [subgroups] if isinstance(subgroups, str) else list(subgroups)
     roles = {"target": targets, "id": (id,) if id else (), "group": (group,) if group else ()}
     for role, wanted in {**roles, "subgroups": tuple(subgroups)}.items():
         for column in wanted:
@@ -101,7 +106,7 @@ def from_frame(
         _target(frame, targets, ids),
         ids=ids,
         groups=groups,
-        subgroups=frame[list(subgroups)].reset_index(drop=True) if subgroups else None,
+        subgroups=frame[subgroups].reset_index(drop=True) if subgroups else None,
         task=task,
         kinds=kinds,
         name=name,
@@ -168,11 +173,19 @@ def _files(spec: ModalitySpec, frame: pd.DataFrame, ids: np.ndarray, root: Any) 
         if _empty(cell):
             paths.append(None)
         elif isinstance(cell, (str, os.PathLike)):
-            paths.append(base / cell)
+            paths.append(_path(base, cell))
         else:
             raise DataError(f"Modality {spec.name!r}, id {key!r}: expected a path, got {cell!r}.")
     assert spec.reader is not None
     return column_from_files(spec.name, paths, spec.reader, spec.kind, spec.shape)
+
+
+def _path(base: Path, cell: str | os.PathLike[str]) -> Path:
+    """A path of the table; one that was written on Windows is read here too."""
+    path = base / cell
+    if "\\" in str(cell) and not path.is_file():
+        return base / PureWindowsPath(cell).as_posix()
+    return path
 
 
 def _values(spec: ModalitySpec, frame: pd.DataFrame, ids: np.ndarray) -> Any:
@@ -237,9 +250,15 @@ def _cells(
         if np.isinf(values).any():
             raise DataError(f"{place}, id {ids[int(np.flatnonzero(np.isinf(values))[0])]!r}: the value is infinite.")
         return values[:, None], np.isnan(values), ()
-    if pd.api.types.is_datetime64_any_dtype(series) or pd.api.types.is_timedelta64_dtype(series):
+    if series.dtype.kind in "mM" or isinstance(series.dtype, (pd.PeriodDtype, pd.DatetimeTZDtype)):
         raise DataError(f"{place}: holds dates. Turn them into numbers, such as days since an event.")
     cells = series.tolist()
+    for key, cell in zip(ids, cells):
+        if isinstance(cell, (list, tuple, dict, set, np.ndarray)):
+            raise DataError(
+                f"{place}, id {key!r}: expected a number or text, got {type(cell).__name__}. Give such a modality to "
+                "lacunar.from_arrays, or save the values in files and give a column of paths."
+            )
     empty = np.array([_empty(cell) for cell in cells])
     texts = [None if nothing else str(to_plain(cell)).strip() for cell, nothing in zip(cells, empty)]
     if column not in spec.categories:
@@ -251,8 +270,13 @@ def _cells(
                     f"{place}, id {ids[int(np.flatnonzero(np.isinf(numbers))[0])]!r}: the value is infinite."
                 )
             return numbers[:, None], empty, ()
-        if odd.sum() <= (~empty).sum() / 2:
-            row = int(np.flatnonzero(odd)[0])
+        row = int(np.flatnonzero(odd)[0])
+        if all(_DECIMAL_COMMA.fullmatch(str(texts[at])) for at in np.flatnonzero(odd)):
+            raise DataError(
+                f"{place}, id {ids[row]!r}: expected a number, got {texts[row]!r}. "
+                "Write decimals with a point; if these are codes, list them under categories."
+            )
+        if odd.sum() <= (~empty).sum() / 2 or spec.closed:
             raise DataError(
                 f"{place}, id {ids[row]!r}: expected a number, got {texts[row]!r} ({int(odd.sum())} such cells). "
                 "Correct or empty it; if the column holds codes, list them under categories."
@@ -275,9 +299,9 @@ def _cells(
 
 
 def _empty(cell: Any) -> bool:
-    return (
-        cell is None or cell is pd.NA or cell is pd.NaT or cell != cell or (isinstance(cell, str) and not cell.strip())
-    )
+    if isinstance(cell, str):
+        return not cell.strip()
+    return cell is None or cell is pd.NA or cell is pd.NaT or (np.ndim(cell) == 0 and bool(cell != cell))
 
 
 def _number(text: str) -> float:

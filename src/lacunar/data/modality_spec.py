@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -16,7 +17,7 @@ from lacunar.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["ModalitySpec", "parse_modalities"]
 
-COLUMN_KEYS = ("columns", "kind", "shape", "partial", "categories")
+COLUMN_KEYS = ("columns", "kind", "shape", "partial", "categories", "closed")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class ModalitySpec:
             have (sequences without their steps).
         partial: ``"error"``, ``"absent"``, or what to fill single empty cells with (a number, or one per column).
         categories: the levels of columns that hold text, in the order of their one-hot columns.
+        closed: whether every column without ``categories`` has to hold numbers.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ModalitySpec:
     shape: tuple[int, ...] | None = None
     partial: Any = "error"
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    closed: bool = False
 
 
 def parse_modalities(
@@ -99,19 +102,21 @@ def _parse_one(name: str, given: Any, columns: Collection[str]) -> ModalitySpec:
             reader = get_reader(given["reader"], **options)
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from error
-        whole = None if given.get("shape") is None else tuple(int(size) for size in given["shape"])
-        return ModalitySpec(name, _match(place, given["path"], columns, one=True), reader, kind, whole)
+        return ModalitySpec(name, _match(place, given["path"], columns, one=True), reader, kind, _shape(place, given))
     for key in given:
         if key not in COLUMN_KEYS:
             raise ConfigError(f"{place}: unknown key {key!r}.{did_you_mean(key, (*COLUMN_KEYS, 'path', 'reader'))}")
     if "columns" not in given:
         raise ConfigError(f"{place}: expected 'columns' or 'path', got {', '.join(map(repr, given)) or 'nothing'}.")
-    patterns = [given["columns"]] if isinstance(given["columns"], str) else list(given["columns"])
+    listed = given["columns"]
+    if not isinstance(listed, (str, Sequence)):
+        raise ConfigError(f"{place}: columns: expected a pattern or a list of columns, got {listed!r}.")
+    patterns = [listed] if isinstance(listed, str) else list(listed)
     matched = [column for pattern in patterns for column in _match(place, pattern, columns)]
     if len(set(matched)) < len(matched) or not matched:
         twice = next((column for column in matched if matched.count(column) > 1), None)
         raise DataError(f"{place}: column {twice!r} is listed twice." if twice else f"{place}: no columns are listed.")
-    shape = None if given.get("shape") is None else tuple(int(size) for size in given["shape"])
+    shape = _shape(place, given)
     if shape is not None and int(np.prod(shape)) != len(matched):
         raise DataError(f"{place}: shape {shape} needs {int(np.prod(shape))} columns, got {len(matched)}.")
     categories = given.get("categories") or {}
@@ -120,25 +125,54 @@ def _parse_one(name: str, given: Any, columns: Collection[str]) -> ModalitySpec:
     for column in categories:
         if column not in matched:
             raise DataError(f"{place}: categories of an unknown column {column!r}.{did_you_mean(column, matched)}")
-    levels = {column: tuple(str(level) for level in listed) for column, listed in categories.items()}
-    return ModalitySpec(name, tuple(matched), None, kind, shape, _partial(place, given, matched), levels)
+    levels = {column: _levels(f"{place}: categories of {column!r}", known) for column, known in categories.items()}
+    closed = given.get("closed", False)
+    if not isinstance(closed, bool):
+        raise ConfigError(f"{place}: closed: expected true or false, got {closed!r}.")
+    return ModalitySpec(name, tuple(matched), None, kind, shape, _partial(place, given, matched), levels, closed)
+
+
+def _shape(place: str, given: Mapping[str, Any]) -> tuple[int, ...] | None:
+    shape = given.get("shape")
+    if shape is None:
+        return None
+    sizes: list[Any] = list(shape) if isinstance(shape, (list, tuple)) else [None]
+    if not sizes or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
+        raise ConfigError(f"{place}: shape: expected a list of positive whole numbers such as [8, 8], got {shape!r}.")
+    return tuple(sizes)
+
+
+def _levels(place: str, listed: Any) -> tuple[str, ...]:
+    if not isinstance(listed, (list, tuple)) or not listed:
+        raise ConfigError(f"{place}: expected a list of levels, got {listed!r}.")
+    levels = tuple(str(level) for level in listed)
+    for level in levels:
+        if levels.count(level) > 1:
+            raise ConfigError(f"{place}: the level {level!r} is listed twice.")
+    return levels
 
 
 def _partial(place: str, given: Mapping[str, Any], columns: Collection[str]) -> Any:
     partial = given.get("partial", "error")
-    if partial in ("error", "absent") or (isinstance(partial, Real) and not isinstance(partial, bool)):
+    if partial in ("error", "absent") or _is_number(partial):
         return partial
     if isinstance(partial, Mapping):
         for column, value in partial.items():
             if column not in columns:
                 raise DataError(f"{place}: partial names an unknown column {column!r}.{did_you_mean(column, columns)}")
-            if not isinstance(value, Real):
+            if not _is_number(value):
                 raise ConfigError(f"{place}: partial: expected a number to fill {column!r} with, got {value!r}.")
         return dict(partial)
     raise ConfigError(f"{place}: partial: expected 'error', 'absent' or a number to fill with, got {partial!r}.")
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _match(place: str, pattern: Any, columns: Collection[str], one: bool = False) -> tuple[str, ...]:
+    if isinstance(pattern, int) and not isinstance(pattern, bool):
+        pattern = str(pattern)  # a table without a header counts its columns
     if not isinstance(pattern, str):
         raise ConfigError(f"{place}: expected column names as text, got {pattern!r}.")
     if pattern in columns:

@@ -53,17 +53,24 @@ class FileReader:
             raise DataError(f"{path}: expected numbers, got {value.dtype}.")
         if value.size == 0:
             raise DataError(f"{path}: the file holds no values (shape {value.shape}).")
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            bad = int((~np.isfinite(value)).sum())
-            raise DataError(
-                f"{path}: {bad} of {value.size} values are NaN or infinite in a file of a present modality."
-            )
         if value.ndim == 0:
             value = value[None]
-        kind = self.kind or infer_kind(value.shape)
+        with _told_with_path(path):
+            kind = self.kind or infer_kind(value.shape)
         value = with_channel(str(path), value[None], kind)[0]
-        dtype = np.int64 if kind == "tokens" else np.float32
-        return torch.from_numpy(np.ascontiguousarray(value, dtype=dtype))
+        if kind == "tokens":
+            if (value < 0).any() or (value != np.floor(value)).any():
+                raise DataError(f"{path}: tokens are whole numbers from 0 up.")
+            return torch.from_numpy(np.ascontiguousarray(value, dtype=np.int64))
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+            value = np.ascontiguousarray(value, dtype=np.float32)
+        if not np.isfinite(value).all():
+            bad = int((~np.isfinite(value)).sum())
+            raise DataError(
+                f"{path}: {bad} of {value.size} values are NaN or infinite (as 32-bit numbers) in a file of a present "
+                "modality."
+            )
+        return torch.from_numpy(value)
 
     def with_kind(self, kind: str | None) -> FileReader:
         """The same reader for another kind of modality."""
@@ -71,10 +78,22 @@ class FileReader:
 
 
 @contextmanager
+def _told_with_path(path: Path) -> Iterator[None]:
+    """Puts the name of the file in front of what its content is refused for."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error
+
+
+@contextmanager
 def _told_as_data_error(path: Path, name: str) -> Iterator[None]:
     """Whatever a file format's library raises over a bad file, told with the file's name."""
     try:
-        yield
+        with _told_with_path(path):
+            yield
     except (LacunarError, MemoryError):
         raise
     except Exception as error:
@@ -110,7 +129,8 @@ def read_image(path: Path, mode: str | None = None, size: Sequence[int] | None =
     """An image as numbers in [0, 1], shape ``(C, H, W)``.
 
     Args:
-        path: any format that Pillow knows.
+        path: any format that Pillow knows: 8 bits a channel, 16-bit grey, or floating grey that is in [0, 1] already.
+            Transparency is not read.
         mode: ``"grey"`` (C = 1) or ``"rgb"`` (C = 3); as the file is when left out.
         size: height and width to resize to (bilinear).
     """
@@ -120,18 +140,26 @@ def read_image(path: Path, mode: str | None = None, size: Sequence[int] | None =
         raise MissingExtraError("pillow", "image", "Reading images") from error
     if mode not in (None, "grey", "rgb"):
         raise ConfigError(f"reader image: expected mode 'grey' or 'rgb', got {mode!r}.")
+    if size is not None and not (isinstance(size, (list, tuple)) and len(size) == 2 and all(map(_is_count, size))):
+        raise ConfigError(f"reader image: size: expected [height, width] in whole numbers, got {size!r}.")
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path) as image:
-            deep = image.mode.startswith("I")
+            deep = image.mode.startswith(("I", "F"))
             if deep and mode == "rgb":
-                raise ConfigError(f"{path}: a 16-bit grey image cannot be read with mode 'rgb'.")
+                raise ConfigError(f"{path}: a deep grey image ({image.mode}) cannot be read with mode 'rgb'.")
             grey = mode == "grey" or (mode is None and image.mode in ("1", "L", "LA"))
             picture = image.convert("F") if deep else image.convert("L" if grey else "RGB")
             if size is not None:
                 height, width = size
                 picture = picture.resize((int(width), int(height)), Image.Resampling.BILINEAR)
-            pixels = np.asarray(picture, dtype=np.float32) / (65535 if deep else 255)
+            full = (1.0 if image.mode == "F" else 65535.0) if deep else 255.0
+            pixels = np.asarray(picture, dtype=np.float32) / full
+            if deep and not (pixels.min() >= 0 and pixels.max() <= 1):
+                raise DataError(
+                    f"{path}: {image.mode} pixels from {pixels.min() * full:g} to {pixels.max() * full:g}, "
+                    f"expected 0 to {full:g}. Save such measurements as npy."
+                )
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
@@ -139,8 +167,11 @@ def _wav_samples(path: Path, rate: int | None = None) -> tuple[np.ndarray, int]:
     from scipy.io import wavfile
     from scipy.signal import resample_poly
 
+    if rate is not None and not _is_count(rate):
+        raise ConfigError(f"reader wav: rate: expected whole samples per second, got {rate!r}.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks of metadata that scipy does not know
+        warnings.filterwarnings("error", "Reached EOF prematurely", wavfile.WavFileWarning)
         found, samples = wavfile.read(path)
     if samples.dtype == np.uint8:
         values = (samples.astype(np.float32) - 128) / 128
@@ -155,6 +186,10 @@ def _wav_samples(path: Path, rate: int | None = None) -> tuple[np.ndarray, int]:
         values = resample_poly(values, int(rate) // common, int(found) // common).astype(np.float32)
         found = int(rate)
     return values, int(found)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) > 0
 
 
 def read_wav(path: Path, rate: int | None = None) -> np.ndarray:
@@ -296,8 +331,7 @@ def column_from_files(
         if first is None:
             raise DataError(f"Modality {name!r}: no file to tell its kind by. Give kind=.")
         with _told_as_data_error(first, read.name):
-            stored = np.asarray(read.function(first, **read.options)).shape
-        read = read.with_kind(infer_kind(stored))
+            read = read.with_kind(infer_kind(np.shape(read.function(first, **read.options))))
     position = torch.tensor([row if path is not None else -1 for row, path in enumerate(given)], dtype=torch.int64)
     column = FileColumn(name, str(read.kind), position, given, read)
     found = column.shape  # the first file is read now, so that a wrong reader is found before training
