@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "lacunar.lattice": ("Lattice", "Pairs"),
-    "lacunar.sampling": ("sample_shapley",),
+    "lacunar.sampling": ("ShapleyEstimate", "sample_shapley"),
     "lacunar.tasks": ("Classification", "MultiLabel", "Regression", "Segmentation", "Task"),
     "lacunar.data.batch": ("Batch", "collate"),
     "lacunar.data.dataset": ("MultimodalDataset", "from_arrays"),
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from lacunar.objectives import ModalityDropout as ModalityDropout
     from lacunar.objectives import Objective as Objective
     from lacunar.prediction import predict as predict
+    from lacunar.sampling import ShapleyEstimate as ShapleyEstimate
     from lacunar.sampling import sample_shapley as sample_shapley
     from lacunar.tasks import Classification as Classification
     from lacunar.tasks import MultiLabel as MultiLabel

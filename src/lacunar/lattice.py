@@ -78,6 +78,8 @@ class Lattice:
             code = operator.index(subset)  # type: ignore[arg-type]
         except TypeError:
             code = 0
+            if not isinstance(subset, Iterable):
+                raise DataError(f"a subset is modality names or a code, got {subset!r}.") from None
             for name in [subset] if isinstance(subset, str) else subset:  # type: ignore[union-attr]
                 if name not in self.names:
                     raise DataError(f"unknown modality {name!r}.{did_you_mean(name, self.names)}") from None
@@ -218,7 +220,7 @@ class Lattice:
                 ``order`` (Bordt & von Luxburg 2023), which sum to v(full) - v(empty); or ``"moebius"``.
         """
         _choice("index", index, ("SII", "STII", "k-SII", "moebius"))
-        if not 1 <= order <= self.M:
+        if not isinstance(order, int) or not 1 <= order <= self.M:
             raise ConfigError(f"order must be in 1..{self.M} (the number of modalities), got {order}.")
         table, close = self._open(values)
         codes = torch.tensor([code for code in self.subsets if code.bit_count() <= order], device=table.device)
@@ -290,7 +292,12 @@ def _choice(option: str, given: str, known: tuple[str, ...]) -> None:
 
 
 def _tensor(array: Tensor | np.ndarray) -> Tensor:
-    return array if isinstance(array, Tensor) else torch.from_numpy(np.array(array, order="C"))  # safe strides
+    if isinstance(array, Tensor):
+        return array
+    plain = np.array(array, order="C")  # safe strides
+    if plain.dtype.kind not in "fiub":
+        raise DataError(f"expected an array of numbers or booleans, got {type(array).__name__} ({plain.dtype}).")
+    return torch.from_numpy(plain)
 
 
 def _like(given: Array, result: Tensor) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
-__all__ = ["Task", "as_array", "to_plain"]
+__all__ = ["OneOfClasses", "Task", "as_array", "to_plain"]
 
 
 class Task(ABC):
@@ -128,6 +128,22 @@ class Task(ABC):
         return isinstance(other, Task) and self.to_config() == other.to_config()
 
     __hash__ = object.__hash__
+
+
+class OneOfClasses(Task):
+    """What tasks share whose output is one logit for each of several classes that exclude each other."""
+
+    def predict(self, output: Tensor) -> Tensor:
+        return output.detach().argmax(dim=1)
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        return output.float().softmax(dim=1)
+
+    def log_probabilities(self, output: Tensor) -> Tensor:
+        return output.float().log_softmax(dim=1)
+
+    def from_probabilities(self, probabilities: Tensor) -> Tensor:
+        return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
 
 def to_plain(label: Any) -> Any:

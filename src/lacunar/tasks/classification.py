@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lacunar.errors import ConfigError, DataError, did_you_mean
-from lacunar.tasks.base import Task, as_array, to_plain
+from lacunar.tasks.base import OneOfClasses, as_array, to_plain
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -29,7 +29,7 @@ def sorted_labels(labels: Iterable[Any]) -> tuple[Any, ...]:
         return tuple(sorted(plain, key=lambda label: (type(label).__name__, label)))
 
 
-class Classification(Task):
+class Classification(OneOfClasses):
     """One of several classes per sample; the score is 1 for the right class and 0 otherwise.
 
     Args:
@@ -88,18 +88,6 @@ class Classification(Task):
     def score(self, output: Tensor, target: Tensor) -> Tensor:
         """1 where the most probable class is the right one, else 0."""
         return (self.predict(output) == target).float()
-
-    def predict(self, output: Tensor) -> Tensor:
-        return output.detach().argmax(dim=1)
-
-    def probabilities(self, output: Tensor) -> Tensor:
-        return output.float().softmax(dim=1)
-
-    def log_probabilities(self, output: Tensor) -> Tensor:
-        return output.float().log_softmax(dim=1)
-
-    def from_probabilities(self, probabilities: Tensor) -> Tensor:
-        return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
     def fit(self, target: Tensor) -> Classification:
         """Count the classes.

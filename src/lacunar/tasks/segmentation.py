@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lacunar.errors import ConfigError, DataError, did_you_mean
-from lacunar.tasks.base import Task, as_array, to_plain
+from lacunar.tasks.base import OneOfClasses, as_array, to_plain
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Segmentation"]
 
 
-class Segmentation(Task):
+class Segmentation(OneOfClasses):
     """A label map per sample; the score is the hard Dice or IoU, averaged over regions.
 
     A region that is empty in truth and in prediction scores 1; empty in only one of them scores 0.
@@ -100,18 +100,6 @@ class Segmentation(Task):
         total = predicted.sum(dim=2).float() + truth.sum(dim=2).float()
         ratio = 2 * both / total.clamp_min(1) if self.score_name == "dice" else both / (total - both).clamp_min(1)
         return torch.where(total == 0, torch.ones_like(ratio), ratio)
-
-    def predict(self, output: Tensor) -> Tensor:
-        return output.detach().argmax(dim=1)
-
-    def probabilities(self, output: Tensor) -> Tensor:
-        return output.float().softmax(dim=1)
-
-    def log_probabilities(self, output: Tensor) -> Tensor:
-        return output.float().log_softmax(dim=1)
-
-    def from_probabilities(self, probabilities: Tensor) -> Tensor:
-        return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
     def baseline(self, target: Tensor) -> Tensor:
         counts = torch.bincount(target.flatten(), minlength=self.n_outputs).double()

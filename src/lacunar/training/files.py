@@ -53,6 +53,7 @@ def discard_leftovers(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Write plain data as JSON, all or nothing."""
     text = json.dumps(content, indent=1, ensure_ascii=False)
     write_whole(path, lambda file: file.write(text.encode() + b"\n"))
 
