@@ -56,3 +56,22 @@ def test_what_it_refuses():
         default_model(data, encoders={"audoi": nn.Linear(5, 8)})
     with pytest.raises(DataError, match="needs a target"):
         default_model(from_arrays({"audio": KINDS["vector"]}))
+
+
+def test_label_maps_of_images_are_trained_and_scored_end_to_end():
+    import lacunar as lc
+
+    target = DRAW.integers(0, 2, (N, 8, 12))
+    views = {name: target[:, None] + DRAW.normal(size=(N, 1, 8, 12)) for name in ("a", "b")}
+    present = np.array([[True, True], [True, False], [False, True]] * 4)
+    data = from_arrays(views, target, present=present, task="segmentation")
+    assert default_model(data)(first_batch(data)).shape == (N, 2, 8, 12)
+    splits = data.split(train=0.5, val=0.25, test=0.25, seed=0)
+    run = lc.fit(splits, default_model(splits.train), lc.MCE(capability=False), max_epochs=1, progress=False)
+    table = lc.evaluate(run.model, splits.val, bootstrap=10)
+    assert table.frame["score"].between(0, 1).all()
+    mixed = from_arrays({"a": views["a"], "b": KINDS["vector"]}, target, task="segmentation")
+    with pytest.raises(
+        ConfigError, match="label maps of images come from modalities of the same kind, and 'b' is a vector"
+    ):
+        default_model(mixed)

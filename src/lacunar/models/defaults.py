@@ -35,7 +35,8 @@ def default_model(
     """Encoders by kind of modality, a completion transformer, concatenation and a two-layer head.
 
     Vectors get an MLP, sequences an LSTM, tokens a TextCNN, images a small convolutional network, volumes a
-    3-D one; what is not tokens is standardised by the statistics of ``data`` first.
+    3-D one; what is not tokens is standardised by the statistics of ``data`` first. For label maps images and volumes
+    get a small U-Net.
 
     Args:
         data: the train split; statistics and shapes are read from it.
@@ -46,7 +47,7 @@ def default_model(
 
     Raises:
         DataError: when the data have no target, or a modality is never present.
-        ConfigError: for unknown modalities in ``encoders``.
+        ConfigError: for unknown modalities in ``encoders``; for label maps of what has no places.
     """
     if data.task is None or data.target is None:
         raise DataError(f"default_model needs a target to know the task, and {data.name!r} has none.")
@@ -54,13 +55,15 @@ def default_model(
         if name not in data.names:
             raise ConfigError(f"default_model: unknown modality {name!r}.{did_you_mean(name, data.names)}")
     dense = data.task.kind == "segmentation"
+    if dense:
+        _check_maps(data, encoders or {})
     given = dict(encoders or {})
     if features is None:
         features = _width_of(given, data) or (16 if dense else 64)
     chosen = {name: given.get(name) or _encoder(data, name, features, dropout, noise, dense) for name in data.names}
     M = len(data.names)
     if dense:
-        head: nn.Module = DenseHead(M * features, data.task.n_outputs)
+        head: nn.Module = DenseHead(M * features, data.task.n_outputs, dims=data.target.ndim - 1)
     else:
         head = MLPHead(M * features, data.task.n_outputs, (2 * features,), dropout, "gelu", norm=True)
     if isinstance(data.task, Regression):
@@ -81,9 +84,23 @@ def _encoder(data: MultimodalDataset, name: str, features: int, dropout: float, 
         return Chain(scale, InputNoise(noise), MLP(shape[0], features, 2 * features, dropout))
     if kind == "sequence":
         return Chain(scale, InputNoise(noise), LSTM(shape[0], features), nn.Dropout(dropout))
+    if dense:
+        return Chain(scale, Conv3dEncoder(shape[0], features, dims=len(shape) - 1))
     if kind == "image":
         return Chain(scale, ConvNet(shape[0], features, dropout=dropout))
-    return Chain(scale, Conv3dEncoder(shape[0], features, pool=not dense))
+    return Chain(scale, Conv3dEncoder(shape[0], features, pool=True))
+
+
+def _check_maps(data: MultimodalDataset, encoders: Mapping[str, nn.Module]) -> None:
+    assert data.target is not None
+    kind = {2: "image", 3: "volume"}.get(data.target.ndim - 1)
+    for name in data.names:
+        if name not in encoders and data.kinds[name] != kind:
+            raise ConfigError(
+                f"default_model: label maps of {kind or 'this shape'}s come from modalities of the same kind, and "
+                f"{name!r} is a {data.kinds[name]}. Give an encoder for it, encoders={{{name!r}: ...}}, that returns "
+                "features in space, or leave it out with data.only(...)."
+            )
 
 
 def _width_of(encoders: Mapping[str, nn.Module], data: MultimodalDataset) -> int | None:

@@ -61,7 +61,7 @@ class MLPHead(Configurable):
 
 
 class DenseHead(Configurable):
-    """A label map from three-dimensional features, enlarged step by step to the resolution of the volume.
+    """A label map from features in space, enlarged step by step to the resolution of the volume or image.
 
     Args:
         in_features: channels F of the fused features.
@@ -69,26 +69,30 @@ class DenseHead(Configurable):
         stride: of the features, a power of two; equal to the encoder's, so that sides match the label map.
         hidden: channels between fusion and output.
         dropout: rate at which whole channels are left out before the last layer.
+        dims: 3 for volumes, 2 for images.
 
     Shapes:
-        ``(P, F, d, h, w)`` -> ``(P, outputs, d * stride, h * stride, w * stride)``.
+        ``(P, F, d, h, w)`` -> ``(P, outputs, d * stride, h * stride, w * stride)``; without the depth for images.
 
     Raises:
         MissingExtraError: when MONAI is not installed (``pip install 'lacunar[medical]'``).
     """
 
-    def __init__(self, in_features: int, outputs: int, stride: int = 2, hidden: int = 32, dropout: float = 0.0):
+    def __init__(
+        self, in_features: int, outputs: int, stride: int = 2, hidden: int = 32, dropout: float = 0.0, dims: int = 3
+    ):
         super().__init__()
         if stride < 1 or stride & (stride - 1):
             raise ConfigError(f"DenseHead: stride is a power of two, got {stride}.")
         self.in_features, self.outputs, self.stride = in_features, outputs, stride
-        layers: list[nn.Module] = [residual_unit(in_features, hidden)]
+        layers: list[nn.Module] = [residual_unit(in_features, hidden, 1, dims)]
         width = hidden
         for _ in range(int(math.log2(stride))):
             narrower = max(8, width // 2)
-            layers += [nn.Upsample(scale_factor=2, mode="nearest"), residual_unit(width, narrower)]
+            layers += [nn.Upsample(scale_factor=2, mode="nearest"), residual_unit(width, narrower, 1, dims)]
             width = narrower
-        self.layers = nn.Sequential(*layers, nn.Dropout3d(dropout), nn.Conv3d(width, outputs, 1))
+        drop, last = (nn.Dropout3d, nn.Conv3d) if dims == 3 else (nn.Dropout2d, nn.Conv2d)
+        self.layers = nn.Sequential(*layers, drop(dropout), last(width, outputs, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Output ``(P, outputs, D, H, W)`` of fused features ``x (P, F, d, h, w)``."""

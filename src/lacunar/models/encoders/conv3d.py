@@ -17,8 +17,8 @@ from lacunar.models.encoders._norms import groups_of
 __all__ = ["Conv3dEncoder", "residual_unit"]
 
 
-def residual_unit(channels: int, width: int, stride: int = 1) -> nn.Module:
-    """MONAI's residual unit of two 3 x 3 x 3 convolutions with GroupNorm, which accepts any number of rows.
+def residual_unit(channels: int, width: int, stride: int = 1, dims: int = 3) -> nn.Module:
+    """MONAI's residual unit of two convolutions, 3 wide, with GroupNorm, which accepts any number of rows.
 
     Raises:
         MissingExtraError: when MONAI is not installed.
@@ -26,9 +26,9 @@ def residual_unit(channels: int, width: int, stride: int = 1) -> nn.Module:
     try:
         from monai.networks.blocks import ResidualUnit
     except ImportError as error:
-        raise MissingExtraError("monai", "medical", "The 3-D encoder") from error
+        raise MissingExtraError("monai", "medical", "The network for volumes and label maps") from error
     norm: Any = ("group", {"num_groups": groups_of(width)})
-    return ResidualUnit(3, channels, width, strides=stride, subunits=2, norm=norm, act="gelu")
+    return ResidualUnit(dims, channels, width, strides=stride, subunits=2, norm=norm, act="gelu")
 
 
 class Conv3dEncoder(Configurable):
@@ -44,10 +44,11 @@ class Conv3dEncoder(Configurable):
         stride: of the features, a power of two: 2 gives features at half the resolution. Sides of a volume must
             divide by ``2 ** (len(widths) - 1)``.
         pool: average over the volume and return one vector, for labels and numbers instead of label maps.
+        dims: 3 for volumes; 2 for images, for label maps of images.
 
     Shapes:
         ``(n, in_channels, D, H, W)`` -> ``(n, out_features, D / stride, H / stride, W / stride)``, or
-        ``(n, out_features)`` when pooled.
+        ``(n, out_features)`` when pooled; without the depth for images.
 
     Raises:
         MissingExtraError: when MONAI is not installed (``pip install 'lacunar[medical]'``).
@@ -60,6 +61,7 @@ class Conv3dEncoder(Configurable):
         widths: Sequence[int] = (8, 16, 32),
         stride: int = 2,
         pool: bool = False,
+        dims: int = 3,
     ):
         super().__init__()
         if stride not in [2**stage for stage in range(len(widths))]:
@@ -71,14 +73,14 @@ class Conv3dEncoder(Configurable):
         self.divisor = 2 ** (len(widths) - 1)
         before = [in_channels, *widths]
         self.down = nn.ModuleList(
-            residual_unit(channels, width, 1 if stage == 0 else 2)
+            residual_unit(channels, width, 1 if stage == 0 else 2, dims)
             for stage, (channels, width) in enumerate(zip(before, widths))
         )
         # Coarsest first, as they are applied.
         finer = list(widths[int(math.log2(stride)) : -1])[::-1]
         coarser = [widths[-1], *finer]
-        self.up = nn.ModuleList(residual_unit(low + fine, fine) for low, fine in zip(coarser, finer))
-        self.project = nn.Conv3d(coarser[-1], out_features, 1)
+        self.up = nn.ModuleList(residual_unit(low + fine, fine, 1, dims) for low, fine in zip(coarser, finer))
+        self.project = (nn.Conv3d if dims == 3 else nn.Conv2d)(coarser[-1], out_features, 1)
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}, pool={self.pool}"
@@ -91,8 +93,8 @@ class Conv3dEncoder(Configurable):
         """
         if any(side % self.divisor for side in x.shape[2:]):
             raise DataError(
-                f"Expected volumes whose sides divide by {self.divisor}, got {tuple(x.shape[2:])}. "
-                "Choose another crop, or pad the volumes."
+                f"Expected {'volumes' if x.ndim == 5 else 'images'} whose sides divide by {self.divisor}, got "
+                f"{tuple(x.shape[2:])}. Choose another crop, or pad them."
             )
         stages = []
         for block in self.down:
