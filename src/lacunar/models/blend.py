@@ -79,8 +79,8 @@ class Blend(Configurable):
 
     def encode(self, batch: Batch) -> BlendFeatures:
         """One pass of the encoders and of the experts."""
-        opinions = expert_opinions(self.references, batch, self.prior)
-        return BlendFeatures(self.joint.encode(batch), opinions)
+        features = self.joint.encode(batch)  # first, because it refuses data of other modalities or shapes
+        return BlendFeatures(features, expert_opinions(self.references, batch, self.prior))
 
     def predict(self, features: BlendFeatures, pairs: Pairs, chunk: int | None = None) -> Tensor:
         """Raw outputs ``(P, K)`` of (sample, subset) pairs."""

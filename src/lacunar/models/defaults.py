@@ -49,6 +49,10 @@ def default_model(
         DataError: when the data have no target, or a modality is never present.
         ConfigError: for unknown modalities in ``encoders``; for label maps of what has no places.
     """
+    if not hasattr(data, "columns"):
+        raise DataError(
+            f"default_model reads the train part of the data, such as data.train; got {type(data).__name__}."
+        )
     if data.task is None or data.target is None:
         raise DataError(f"default_model needs a target to know the task, and {data.name!r} has none.")
     for name in encoders or {}:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,10 @@ from lacunar.lattice import Lattice, Pairs
 from lacunar.memory import peak_bytes
 from lacunar.tasks import Task
 
-__all__ = ["Features", "MultimodalModel", "SubsetOutput", "available_pairs"]
+if TYPE_CHECKING:
+    from lacunar.data.dataset import MultimodalDataset
+
+__all__ = ["Features", "MultimodalModel", "SubsetOutput", "available_pairs", "input_facts"]
 
 #: As many pairs at most when the memory that a pair needs is measured.
 MOST_PROBED = 4096
@@ -68,6 +71,8 @@ class MultimodalModel(nn.Module):
         fusion: a module from features and presence to ``(P, F, *spatial)``.
         head: a module from ``(P, F, *spatial)`` to ``(P, n_outputs, ...)``.
         task: what the output means; set by :func:`lacunar.fit` from the data when left out.
+        inputs: for each modality the ``kind`` and ``shape`` of what the encoders were made for, so that other data
+            are refused by name; set by :func:`lacunar.fit` when left out. See :func:`input_facts`.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class MultimodalModel(nn.Module):
         fusion: nn.Module,
         head: nn.Module,
         task: Task | None = None,
+        inputs: Mapping[str, Mapping[str, Any]] | None = None,
     ):
         super().__init__()
         if not encoders:
@@ -86,6 +92,7 @@ class MultimodalModel(nn.Module):
         self.encoders = nn.ModuleList(encoders.values())
         self.completion, self.fusion, self.head = completion, fusion, head
         self.task = task
+        self.inputs = None if inputs is None else {name: dict(facts) for name, facts in inputs.items()}
         for part in (completion, fusion):
             bind: Any = getattr(part, "bind", None)
             if bind is not None:
@@ -105,10 +112,12 @@ class MultimodalModel(nn.Module):
         """Encode what is there, once.
 
         Raises:
-            DataError: when the batch has other modalities than the model, or encoders disagree on their shapes.
+            DataError: when the batch has other modalities, kinds or shapes than the model was made for.
+            ConfigError: when the encoders disagree on the shape of their features.
         """
         if batch.names != self.names:
             raise DataError(f"The model was built for the modalities {self.names}, the batch has {batch.names}.")
+        self._check_inputs(batch)
         encoded = []
         for name, encoder, takes_lengths in zip(self.names, self.encoders, self._takes_lengths):
             rows = batch.inputs[name]
@@ -253,7 +262,27 @@ class MultimodalModel(nn.Module):
     def configuration(self) -> dict[str, Any]:
         """The parts by name, as :func:`lacunar.save` writes them and the constructor takes them."""
         parts = {"encoders": dict(self.named_encoders()), "completion": self.completion}
-        return {**parts, "fusion": self.fusion, "head": self.head, "task": self.task}
+        return {**parts, "fusion": self.fusion, "head": self.head, "task": self.task, "inputs": self.inputs}
+
+    def _check_inputs(self, batch: Batch) -> None:
+        dense = self.task is not None and self.task.kind == "segmentation"
+        for name, facts in (self.inputs or {}).items():
+            if not len(batch.inputs[name]):
+                continue  # where nothing is there, nothing is known of its shape
+            steps = facts["kind"] in ("sequence", "tokens")
+            expected, found = tuple(facts["shape"]), tuple(batch.inputs[name].shape[1 + steps :])
+            size = slice(1) if dense else slice(None)  # label maps may be of any size
+            if expected[size] != found[size] or steps != (name in batch.lengths):
+                raise DataError(
+                    f"Modality {name!r}: the model was trained on {facts['kind']} samples of shape {expected}"
+                    f"{' a step' if steps else ''}, these have {found}. "
+                    "Give the same columns, or files of the same kind and size, as in training."
+                )
+
+
+def input_facts(data: MultimodalDataset) -> dict[str, dict[str, Any]]:
+    """The kind and the shape of a sample (sequences without their steps) of each modality, as plain data."""
+    return {name: {"kind": data.kinds[name], "shape": list(data.shapes[name])} for name in data.names}
 
 
 def available_pairs(lattice: Lattice, batch: Batch) -> Pairs:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as pack
 from torch import Tensor, nn
@@ -266,7 +267,10 @@ class References:
         if config["format"] > FORMAT:
             raise RunError(f"{folder}: written by a later version of lacunar (format {config['format']} > {FORMAT}).")
         task = task_from_config(config["task"])
-        tensors = load_file(folder / "scores.safetensors")
+        try:
+            tensors = load_file(folder / "scores.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{folder / 'scores.safetensors'} is damaged or missing ({error}).") from error
         names = list(config["experts"])
         return cls(
             {name: load_expert(folder / f"expert{m}", config["experts"][name], task) for m, name in enumerate(names)},

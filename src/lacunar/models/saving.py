@@ -125,6 +125,10 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
             f"{lacunar.__version__}, which reads formats up to {FORMAT}. Upgrade lacunar."
         )
     absent = [key for key in ("names", "model", "weights", "extra") if key not in config]
+    if absent and "asked" in config:
+        raise RunError(
+            f"{path.parent} is the folder of a run: read it with lacunar.load_run, or load {path.parent / 'model'}."
+        )
     if absent:
         raise RunError(f"{path} is damaged: {', '.join(absent)} missing.")
     return config

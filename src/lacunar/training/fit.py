@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError, RunError
-from lacunar.models.multimodal import MultimodalModel
+from lacunar.models.multimodal import MultimodalModel, input_facts
 from lacunar.objectives.base import Objective
 from lacunar.training.callbacks import EpochKeeper
 from lacunar.training.checkpoint import EpochCheckpoint, WholeFiles, read_checkpoint
@@ -145,6 +145,9 @@ def fit(
             from lacunar.objectives.mce import MCE
 
             objective = MCE(label_smoothing=0.05)
+        if not isinstance(objective, Objective):
+            given_as = getattr(objective, "__name__", objective)
+            raise ConfigError(f"objective: expected an objective such as lacunar.MCE(), got {given_as!r}.")
         _check_model(model, data)
         config = _configuration(data, model, objective, references, options, experts)
         mark = fingerprint(config["asked"])
@@ -372,6 +375,8 @@ def _check_model(model: Any, data: Splits) -> None:
         )
     if model.task is None:
         model.task = data.train.task
+    if model.inputs is None:
+        model.inputs = input_facts(data.train)
 
 
 def _configuration(
