@@ -75,3 +75,19 @@ def test_label_maps_of_images_are_trained_and_scored_end_to_end():
         ConfigError, match="label maps of images come from modalities of the same kind, and 'b' is a vector"
     ):
         default_model(mixed)
+
+
+def test_no_prediction_depends_on_batch_mates_and_every_subset_of_a_row_is_finite():
+    present = DRAW.random((N, len(KINDS))) < 0.7
+    present[0], present[~present.any(1), 0] = True, True
+    data = from_arrays(KINDS, np.arange(N) % 3, present=present)
+    model = default_model(data).eval()
+    with torch.no_grad():
+        together = model(first_batch(data))
+        assert len(together) == N
+        for n in range(N):
+            torch.testing.assert_close(model(data[n])[0], together[n], rtol=1e-4, atol=1e-5)
+        for code in model.lattice.subsets:
+            alone = model(data[0].hide(model.lattice.subset(code)))
+            assert alone.shape == (1, 3)
+            assert torch.isfinite(alone).all()

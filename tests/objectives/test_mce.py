@@ -354,6 +354,31 @@ def test_a_head_of_another_width_is_named():
     model = small_model(data)
     model.head = torch.nn.Linear(16, 10)
     objective = MCE(references=fixed_references(data))
+    objective.setup(model, data)
     with pytest.raises(ConfigError, match=r"The head gives 10 outputs for each sample, the target needs 3"):
-        objective.setup(model, data)
         objective(model, first_batch(data))
+
+
+def test_frozen_models_are_the_same_after_training():
+    import lacunar as lc
+
+    data = vectors(2, n=40)
+    frozen = lc.references(data, models={"m0": torch.nn.Linear(3, 8)}, max_epochs=2)
+    network = frozen.experts["m0"].model
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    scores, rows = frozen.scores(data).clone(), first_batch(data)
+    answers = {name: frozen.experts[name].output(rows.inputs[name], None).clone() for name in data.names}
+    model, objective = small_model(data), MCE(references=frozen)
+    objective.setup(model, data)
+    own = {id(parameter) for parameter in [*model.parameters(), *objective.parameters()]}
+    assert not own & {id(parameter) for parameter in network.parameters()}
+    optimizer = torch.optim.AdamW([*model.parameters(), *objective.parameters()], 0.1)
+    for _ in range(3):
+        sum(objective.train()(model.train(), rows).values()).backward()
+        optimizer.step()
+    assert not network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert torch.equal(frozen.scores(data).nan_to_num(), scores.nan_to_num())
+    for name in data.names:
+        assert torch.equal(frozen.experts[name].output(rows.inputs[name], None), answers[name])

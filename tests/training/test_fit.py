@@ -543,6 +543,19 @@ def test_references_are_made_when_needed_kept_in_the_folder_and_read_again(data,
         fit(data, small_model(data.train), Joint(), **{**QUICK, "experts": True})
 
 
+def test_what_mce_sees_of_each_modality_is_logged_per_step_and_per_epoch(data):
+    method = mce(data)
+    run = fit(data, small_model(data.train), method, **QUICK)
+    for key in ("phi", "upper", "B", "A"):
+        for m, name in enumerate(data.train.names):
+            assert run.steps[f"{key}/{name}"].notna().all()
+            assert run.steps[f"{key}/{name}"].iloc[-1] == pytest.approx(method.diagnostics[key][m].item(), rel=1e-5)
+            assert run.history[f"{key}/{name}"].notna().all()
+            low, high = run.steps.groupby("epoch")[f"{key}/{name}"].agg(["min", "max"]).to_numpy().T
+            mean = run.history[f"{key}/{name}"].to_numpy()
+            assert ((low - 1e-6 <= mean) & (mean <= high + 1e-6)).all()
+
+
 def test_snapshots_are_the_weights_that_were_validated(data, tmp_path, caplog):
     options = {**QUICK, "max_epochs": 4, "average": 0.5, "select": "last"}
     plain = fit(data, dropping_model(data), mce(data), **options)
