@@ -74,6 +74,13 @@ def test_an_objective_that_is_none(splits, tmp_path, objective):
     assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
 
 
+@pytest.mark.parametrize("option", [{"accelerator": "gpuu"}, {"precision": "33-true"}, {"strategy": "dpd"}])
+def test_a_device_that_is_none_leaves_nothing(splits, tmp_path, option):
+    with pytest.raises(ConfigError, match="Cannot compute with accelerator=|precision: unknown value"):
+        lc.fit(splits, max_epochs=1, out=tmp_path / "run", progress=False, **option)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_splits_are_no_train_part(splits):
     with pytest.raises(DataError, match="default_model reads the train part of the data, .* got Splits"):
         lc.default_model(splits)

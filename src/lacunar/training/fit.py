@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.models.multimodal import MultimodalModel, input_facts
 from lacunar.objectives.base import Objective
+from lacunar.parallel import process_rank
 from lacunar.training.callbacks import EpochKeeper
 from lacunar.training.checkpoint import EpochCheckpoint, WholeFiles, read_checkpoint
 from lacunar.training.files import read_json, write_json
@@ -133,7 +135,7 @@ def fit(
     options = TrainingOptions(**{name: given[name] for name in TrainingOptions.names()}).checked(len(data.train))
     if tensorboard and out is None:
         raise ConfigError("tensorboard=True writes files: give the folder of the run as out=.")
-    first = options.devices == 1 or _rank() == 0
+    first = options.devices == 1 or process_rank() == 0
     folder = None if out is None else RunFolder(out)
     with quiet(), isolate_rng(), contextlib.ExitStack() as stack:
         torch.manual_seed(derive_seed(seed, "setup"))
@@ -149,6 +151,8 @@ def fit(
             given_as = getattr(objective, "__name__", objective)
             raise ConfigError(f"objective: expected an objective such as lacunar.MCE(), got {given_as!r}.")
         _check_model(model, data)
+        if options.devices == 1:  # of several processes none may be made twice
+            _check_device(options)
         config = _configuration(data, model, objective, references, options, experts)
         mark = fingerprint(config["asked"])
         if folder is not None and first:
@@ -334,13 +338,6 @@ class _Training:
         return Validator(self.data.val, size, self.options.seed, rank, world, self.num_workers)
 
 
-def _rank() -> int:
-    """Number of this process among those that a launcher has started, before and after they have met."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank()
-    return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK") if name in os.environ), 0)
-
-
 def _wants_experts(asked: bool | None, objective: Objective, found: References | None, data: Splits) -> bool:
     if asked and found is None:
         raise ConfigError(
@@ -377,6 +374,21 @@ def _check_model(model: Any, data: Splits) -> None:
         model.task = data.train.task
     if model.inputs is None:
         model.inputs = input_facts(data.train)
+
+
+def _check_device(options: TrainingOptions) -> None:
+    """Ask Lightning now, before anything is written or trained, whether it can compute as it is told to."""
+    try:
+        pl.Trainer(
+            accelerator=options.accelerator, devices=options.devices, strategy=options.strategy,
+            precision=options.precision,  # type: ignore[arg-type]
+            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        asked = ", ".join(
+            f"{name}={getattr(options, name)!r}" for name in ("accelerator", "devices", "strategy", "precision")
+        )
+        raise ConfigError(f"Cannot compute with {asked}: {error}") from error
 
 
 def _configuration(
