@@ -340,6 +340,18 @@ def test_probes_at_the_end_and_over_training_reach_the_report(clinic, capsys, mo
     capsys.readouterr()
 
 
+def test_only_the_first_of_several_processes_evaluates_and_writes(clinic, capsys, monkeypatch):
+    from lacunar.cli import train as command
+    from lacunar.training import fit as module
+
+    monkeypatch.setattr(module, "fit", lambda *_, **__: None)  # what another process returns from
+    monkeypatch.setattr(command, "evaluate_once", lambda *_: pytest.fail("evaluated twice"))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main(train(clinic, "--trainer.devices", "2", out="second")) == 0
+    assert not (clinic / "second").exists()
+    assert said(capsys)[0] == ""
+
+
 def test_numbers_are_predicted_too(clinic, capsys):
     frame = pd.read_csv(clinic / "old.csv")
     frame["weight"] = 60 + 10 * frame["a_0"] + np.random.default_rng(0).normal(size=N)

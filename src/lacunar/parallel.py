@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gather_rows", "total", "world_size"]
+__all__ = ["gather_rows", "process_rank", "total", "world_size"]
+
+
+def process_rank() -> int:
+    """Number of this process among those that a launcher has started, before and after they have met."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank()
+    return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK") if name in os.environ), 0)
 
 
 def world_size() -> int:

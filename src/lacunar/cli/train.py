@@ -149,6 +149,7 @@ def run(words: Sequence[str]) -> int:
         data = data.hide(rates, options.law, seed=options.rates_seed)
     model = _model(options, data)
 
+    from lacunar.parallel import process_rank
     from lacunar.training.fit import fit
 
     def keep(name: str, write: Callable[[Path], Any]) -> None:
@@ -167,6 +168,8 @@ def run(words: Sequence[str]) -> int:
         progress=not options.quiet or show_progress(),
         **trainer,
     )
+    if trainer["devices"] != 1 and process_rank() > 0:
+        return 0  # the first process evaluates and writes
     keep(COMMAND, lambda path: path.write_text(json.dumps(about, indent=1), encoding="utf-8"))
     description = description_of(options.data)
     if description is not None:
