@@ -213,8 +213,8 @@ def capability_section(
             Drawing(
                 trajectory_figure(wide, names, None, score_name),
                 f"Capability of each encoder during training: {ends}.",
-                "The same probe on the weights of several epochs; scored on validation samples by the command line, since "
-                "looking at a curve is a kind of selection.",
+                "The same probe on the weights of several epochs; scored on validation samples by the command line, "
+                "since looking at a curve is a kind of selection.",
             )
         )
     return Section("capability", "What each encoder knows", blocks)
