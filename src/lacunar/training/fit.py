@@ -151,7 +151,8 @@ def fit(
             given_as = getattr(objective, "__name__", objective)
             raise ConfigError(f"objective: expected an objective such as lacunar.MCE(), got {given_as!r}.")
         _check_model(model, data)
-        if options.devices == 1:  # of several processes none may be made twice
+        # A finished run computes nothing; and of several processes none may be made twice.
+        if options.devices == 1 and (folder is None or not resume or not folder.finished):
             _check_device(options)
         config = _configuration(data, model, objective, references, options, experts)
         mark = fingerprint(config["asked"])
