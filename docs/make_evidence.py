@@ -32,13 +32,15 @@ def main(folder: str) -> None:
 
     def fill(found: re.Match) -> str:
         asked = json.loads(found.group(1))
-        frame = results[asked["recipe"]]
+        frame = results.get(asked["recipe"], pd.DataFrame(columns=["problem", "method", "seed", "presence"]))
         frame = frame[~frame["method"].isin(asked.get("without", []))]
         wanted = [p for p in dict.fromkeys(frame["problem"]) if re.search(asked.get("problems", ""), p)]
         if "methods" in asked:
             frame = frame[frame["method"].isin(asked["methods"])]
         measure = asked.get("measure", "mean")
         table = comparison(frame, wanted, asked["against"], measure)
+        if table.empty:
+            return "*Not run yet: the recipe has the cells, the results do not.*"
         best = min if measure in ("log_loss", "ece", "seconds") else max
         return markdown(table, asked["against"], percent=measure not in NOT_PERCENT, best=best)
 
