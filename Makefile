@@ -23,7 +23,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
 lock: $(STAMP)
-	echo 'torch==2.13.0' > $(VENV)/constraints.txt
+	echo 'torch==2.13.0+cpu' > $(VENV)/constraints.txt
 	$(BIN)/uv pip compile -q pyproject.toml --extra dev --python-version 3.11 -c $(VENV)/constraints.txt \
 		$(TORCH_SOURCE) --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements.lock
 	sed -i 's/+cpu//' requirements.lock
