@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -24,6 +24,7 @@ class Batch:
         target: encoded targets, shape ``(B, ...)``, or None when they are not known.
         index: row of each sample in the data set it came from, int64, shape ``(B,)``.
         lengths: for sequence modalities, how many steps of each packed row are real, int64, shape ``(n_m,)``.
+        generated: which of the present cells a completer made up, boolean, shape ``(B, M)``; none when left out.
     """
 
     inputs: dict[str, Tensor]
@@ -31,6 +32,11 @@ class Batch:
     target: Tensor | None
     index: Tensor
     lengths: dict[str, Tensor] = field(default_factory=dict)
+    generated: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.generated is None:
+            self.generated = torch.zeros_like(self.present)
 
     def __len__(self) -> int:
         return self.present.shape[0]
@@ -78,7 +84,35 @@ class Batch:
             inputs[name] = rows[stays]
             if name in self.lengths:
                 lengths[name] = self.lengths[name][stays]
-        return replace(self, inputs=inputs, present=present, lengths=lengths)
+        return replace(self, inputs=inputs, present=present, lengths=lengths, generated=self.generated & present)
+
+    def fill(self, values: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None) -> Batch:
+        """The same samples with absent cells filled in and flagged as generated.
+
+        Args:
+            values: for each modality to fill, one row for every sample that lacks it, in order, ``(n_absent, ...)``.
+            lengths: for sequence modalities, how many steps of each of these rows are real.
+        """
+        inputs, steps, present = dict(self.inputs), dict(self.lengths), self.present.clone()
+        for name, rows in values.items():
+            if name not in inputs:
+                raise DataError(f"Unknown modality {name!r}.{did_you_mean(name, self.names)}")
+            m = self.names.index(name)
+            absent = ~self.present[:, m]
+            if len(rows) != int(absent.sum()):
+                raise DataError(
+                    f"Modality {name!r}: {int(absent.sum())} cells are absent, got {len(rows)} to fill them."
+                )
+            order = torch.cat([self.rows(name), absent.nonzero().squeeze(1)]).argsort()
+            join = _concatenate_padded if name in steps else torch.cat
+            inputs[name] = join([inputs[name], rows.to(inputs[name])])[order]
+            if name in steps:
+                if lengths is None or name not in lengths:
+                    raise DataError(f"Modality {name!r}: sequences that fill it need their lengths.")
+                steps[name] = torch.cat([steps[name], lengths[name].to(steps[name])])[order]
+            present[:, m] = True
+        generated = self.generated | (present & ~self.present)
+        return replace(self, inputs=inputs, lengths=steps, present=present, generated=generated)
 
     def dense(self, fill: float = 0.0) -> dict[str, Tensor]:
         """Every modality with one row per sample, shape ``(B, ...)``, absent rows filled with ``fill``."""
@@ -95,6 +129,7 @@ class Batch:
             target=None if self.target is None else move(self.target),
             index=move(self.index),
             lengths={name: move(steps) for name, steps in self.lengths.items()},
+            generated=move(self.generated),
         )
 
 
@@ -128,4 +163,5 @@ def collate(samples: Batch | Sequence[Batch]) -> Batch:
         target=torch.cat(known) if len(known) == len(samples) else None,
         index=torch.cat([sample.index for sample in samples]),
         lengths={name: torch.cat([sample.lengths[name] for sample in samples]) for name in first.lengths},
+        generated=torch.cat([sample.generated for sample in samples]),
     )

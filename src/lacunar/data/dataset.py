@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lacunar.data.batch import Batch, collate
 from lacunar.data.columns import Column, column_from_values
+from lacunar.data.filled import FilledColumn
 from lacunar.data.presence_table import PresenceTable
 from lacunar.errors import DataError, did_you_mean
 from lacunar.lattice import Lattice
@@ -43,6 +44,8 @@ class MultimodalDataset(Dataset):
             same through splits and shuffling, and is the ``index`` of a batch.
         dropped: how many samples were left out because they had no modality at all.
         card: facts about the data worth printing (source, licence), or None.
+        present: presence, boolean, shape ``(N, M)``.
+        generated: which of the present cells a completer made up, boolean, shape ``(N, M)``.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class MultimodalDataset(Dataset):
         self.name, self.dropped, self.card = name, dropped, card
         self.lattice = Lattice(tuple(self.columns))
         self.present = torch.stack([column.present for column in self.columns.values()], dim=1)
+        nothing = torch.zeros(len(ids), dtype=torch.bool)
+        self.generated = torch.stack([getattr(c, "generated", nothing) for c in self.columns.values()], dim=1)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -110,7 +115,7 @@ class MultimodalDataset(Dataset):
             if steps is not None:
                 lengths[name] = steps
         target = None if self.target is None else self.target[rows]
-        return Batch(inputs, present, target, self.row[rows], lengths)
+        return Batch(inputs, present, target, self.row[rows], lengths, self.generated[rows])
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """All samples in order, in packed batches."""
@@ -175,6 +180,46 @@ class MultimodalDataset(Dataset):
         hidden = self._copy(columns=columns)
         return hidden if getattr(present, "resolve_empty", "drop") == "keep" else hidden._without_empty()
 
+    def fill(self, values: Mapping[str, Any]) -> MultimodalDataset:
+        """The same samples with absent cells filled in and flagged as generated.
+
+        Args:
+            values: for each modality to fill, one value for every sample that lacks it, in order: an array
+                ``(n_absent, ...)``, or for sequences a list of arrays ``(T, ...)``.
+
+        Raises:
+            DataError: an unknown modality, too few or too many values, or values of another shape.
+        """
+        self._check_names(list(values))
+        columns = dict(self.columns)
+        for name, given in values.items():
+            column = columns[name]
+            absent = int((~column.present).sum())
+            if len(given) != absent:
+                raise DataError(f"Modality {name!r}: {absent} cells are absent, got {len(given)} values to fill them.")
+            if absent == 0:
+                continue
+            ragged = column.kind in ("sequence", "tokens")
+            dtype = torch.int64 if column.kind == "tokens" else torch.float32
+            made = [torch.as_tensor(value, dtype=dtype) for value in given]
+            for value in made:
+                found = tuple(value.shape[1:] if ragged else value.shape)
+                if found != self.shapes[name]:
+                    raise DataError(f"Modality {name!r}: expected values of shape {self.shapes[name]}, got {found}.")
+                if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                    raise DataError(f"Modality {name!r}: a value to fill an absent cell with is NaN or infinite.")
+            if isinstance(column, FilledColumn):  # some cells were hidden again after an earlier filling
+                raise DataError(f"Modality {name!r} was filled before: complete the data as they were observed.")
+            columns[name] = FilledColumn(column, made if ragged else torch.stack(made))
+        return self._copy(columns=columns)
+
+    def observed(self) -> MultimodalDataset:
+        """The same samples without what a completer made up."""
+        if not self.generated.any():
+            return self
+        columns = {name: getattr(column, "observed", column) for name, column in self.columns.items()}
+        return self._copy(columns=columns)
+
     def with_task(self, task: Task, target: Tensor | None) -> MultimodalDataset:
         """The same samples under another task."""
         return self._copy(task=task, target=target)
@@ -228,6 +273,8 @@ class MultimodalDataset(Dataset):
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {len(self)} samples, {len(self.names)} modalities, {self.task or 'no target'}"]
+        if self.generated.any():
+            lines.append(f"{int(self.generated.sum())} of {int(self.present.sum())} cells were generated")
         if self.dropped:
             lines.append(f"{self.dropped} samples without any modality were left out")
         table = self.describe().to_string(formatters={"missing rate": "{:.3f}".format})
