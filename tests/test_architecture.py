@@ -27,13 +27,16 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"errors", "lattice", "memory", "tasks", "data"},
     "objectives": {"errors", "lattice", "sampling", "memory", "parallel", "tasks", "data", "models"},
     "evaluation": {"errors", "lattice", "sampling", "memory", "tasks", "data", "models"},
+    "generation": {"errors", "lattice", "tasks", "data", "models", "evaluation"},
     "prediction": {"errors", "lattice", "tasks", "data", "evaluation"},
 }
+ALLOWED["objectives"] |= {"generation", "evaluation"}
 ABOVE = {
     "training": {*ALLOWED, "training"} - {"datasets"},
-    "report": {*ALLOWED, "training"} - {"datasets"},
-    "bench": {*ALLOWED, "training", "report"},
-    "cli": {*ALLOWED, "training", "report"},
+    "planning": {*ALLOWED, "training"} - {"datasets"},
+    "report": {*ALLOWED, "training", "planning"} - {"datasets"},
+    "bench": {*ALLOWED, "training", "planning", "report"},
+    "cli": {*ALLOWED, "training", "planning", "report"},
     "__main__": {"cli"},
 }
 EVERYTHING = {**ALLOWED, **ABOVE}
@@ -44,7 +47,7 @@ OWNERS = {
     "lightning": set(),
     "jsonargparse": {"bench", "cli"},
     "jinja2": {"report"},
-    "rich": {"training", "cli"},
+    "rich": {"training", "planning", "cli"},
     "matplotlib": {"evaluation", "report"},
 }
 
