@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -18,7 +20,41 @@ from lacunar.tasks import Task
 if TYPE_CHECKING:
     from lacunar.models.references import References
 
-__all__ = ["Objective", "available_codes", "batch_mean"]
+__all__ = ["Objective", "Stage", "available_codes", "batch_mean", "stage_at"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training run.
+
+    Attributes:
+        name: what it is for.
+        share: its share of the epochs; shares are relative, and every stage has at least one epoch.
+        selects: whether its epochs may be chosen on validation; False for those that only prepare.
+    """
+
+    name: str
+    share: float = 1.0
+    selects: bool = True
+
+
+def stage_at(stages: Sequence[Stage], epoch: int, max_epochs: int) -> int:
+    """Position of the stage that an epoch belongs to.
+
+    Raises:
+        ConfigError: when there are more stages than epochs.
+    """
+    if len(stages) > max_epochs:
+        listing = ", ".join(stage.name for stage in stages)
+        raise ConfigError(f"max_epochs: expected at least one for each of the stages {listing}, got {max_epochs}.")
+    whole, passed = sum(stage.share for stage in stages), 0.0
+    for position, stage in enumerate(stages[:-1]):
+        passed += stage.share
+        end = round(max_epochs * passed / whole)
+        end = min(max(end, position + 1), max_epochs - (len(stages) - 1 - position))
+        if epoch < end:
+            return position
+    return len(stages) - 1
 
 
 def available_codes(lattice: Lattice, batch: Batch, present: Tensor) -> Tensor:
@@ -75,6 +111,7 @@ class Objective(nn.Module):
         self.label_smoothing = label_smoothing
         self.diagnostics: dict[str, Tensor] = {}
         self.task: Task | None = None
+        self.stage: Stage = self.stages()[0]
 
     @property
     def needs_references(self) -> bool:
@@ -111,6 +148,16 @@ class Objective(nn.Module):
     def build(self, model: nn.Module) -> nn.Module:
         """The model that predicts; differs from ``model`` when the method adds modules to it."""
         return model
+
+    def stages(self) -> Sequence[Stage]:
+        """The stages of a training run, in order; ``self.stage`` is the one that is on."""
+        return (Stage("train"),)
+
+    def on_stage_start(self, model: MultimodalModel, data: MultimodalDataset, stage: Stage) -> None:
+        """Called before the first epoch of each stage, and not again when a run is continued within it.
+
+        What it changes must be in the ``state_dict``. A part that rests during a stage is left out of ``forward``.
+        """
 
     def training_set(self, data: MultimodalDataset, epoch: int) -> MultimodalDataset:
         """The samples of one epoch."""

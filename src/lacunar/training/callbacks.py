@@ -96,7 +96,8 @@ class EpochKeeper(pl.Callback):
             found = None
             if last or (epoch + 1) % self.validate_every == 0:
                 found = self._validate(trainer, module)
-            best = self.selection.update(epoch, found, lambda: _copy(module.state_dict()))
+            counts = found if module.objective.stage.selects or last else None
+            best = self.selection.update(epoch, counts, lambda: _copy(module.state_dict()))
             if epoch in self.snapshots and self.keep is not None:
                 self.keep(epoch, _copy(module.objective.build(module.model).state_dict()))
         tail: dict[str, Any] = {}

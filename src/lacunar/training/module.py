@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.models.multimodal import MultimodalModel
-from lacunar.objectives.base import Objective
+from lacunar.objectives.base import Objective, stage_at
 from lacunar.training.log import RunLog
 from lacunar.training.sampler import EpochLoader, reseed
 
@@ -75,10 +75,19 @@ class ObjectiveModule(pl.LightningModule):
         # Lightning asks for the length of the loader once more after training.
         if epoch != self._prepared and not self._ended:
             reseed(self.device, self.seed, "epoch start", epoch)
+            self._enter_stage(epoch)
             self.objective.on_epoch_start(self.model, self.data, epoch)
             self._samples = self.objective.training_set(self.data, epoch)
             self._prepared = epoch
         return epoch, self._samples
+
+    def _enter_stage(self, epoch: int) -> None:
+        """Tell the objective its stage, and that it begins when it does."""
+        stages, epochs = self.objective.stages(), self.trainer.max_epochs or 1
+        position = stage_at(stages, epoch, epochs)
+        self.objective.stage = stages[position]
+        if epoch == 0 or position != stage_at(stages, epoch - 1, epochs):
+            self.objective.on_stage_start(self.model, self.data, stages[position])
 
     def on_train_end(self) -> None:
         self._ended = True
