@@ -194,8 +194,10 @@ def _build_module(entry: dict[str, Any], folder: Path) -> nn.Module:
             before = before[: before.index(parameter.name)]
             starred = arguments.pop(parameter.name)
             positional = [arguments.pop(name) for name in before if name in arguments] + list(starred)
+    # A completer is built with the sizes of what it learned, which are no arguments of its constructor.
+    make = getattr(kind, "from_configuration", kind)
     try:
-        return kind(*positional, **arguments)
+        return make(*positional, **arguments)
     except TypeError as error:
         raise RunError(
             f"The class {path!r} does not take the arguments it was saved with ({error}). Was it changed since? "

@@ -34,10 +34,12 @@ class Features:
     Attributes:
         h: features, exact zeros where a modality is absent, shape ``(B, M, C, *spatial)``.
         present: presence, boolean, shape ``(B, M)``.
+        generated: which of the absent cells hold features that a completer made, boolean ``(B, M)``; None when none.
     """
 
     h: Tensor
     present: Tensor
+    generated: Tensor | None = None
 
 
 @dataclass
