@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
@@ -224,7 +225,7 @@ class Completer(Configurable, ABC):
         values = [h[:, m].flatten(1).float() for m in range(len(self.names))]
         made = torch.stack(self._filled(values, present), 1).view_as(h).to(h.dtype)
         seen = present.view(*present.shape, *[1] * (h.ndim - 2))
-        return Features(torch.where(seen, h, made), present, ~present)
+        return replace(features, h=torch.where(seen, h, made), generated=~present)
 
     def score(
         self,

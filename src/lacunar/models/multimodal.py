@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,29 @@ class Features:
     h: Tensor
     present: Tensor
     generated: Tensor | None = None
+
+    def take(self, rows: Tensor, chosen: Tensor | None = None) -> Self:
+        """Features of some of the rows, which may repeat, with fewer modalities.
+
+        Args:
+            rows: positions in the batch, int64, shape ``(n,)``.
+            chosen: which modalities are left, boolean, shape ``(n, M)``; all when left out.
+        """
+        h, present = self.h[rows], self.present[rows]
+        generated = None if self.generated is None else self.generated[rows]
+        if chosen is not None:
+            h = h.masked_fill(~chosen.view(*chosen.shape, *[1] * (h.ndim - 2)), 0.0)
+            present = present & chosen
+            generated = None if generated is None else generated & chosen
+        return replace(self, h=h, present=present, generated=generated)
+
+    def leaves(self) -> list[Tensor]:
+        """Every tensor that carries gradients to the encoders."""
+        return [self.h]
+
+    def detached(self, requires_grad: bool = False) -> Self:
+        """The same values as leaves of a graph of their own."""
+        return replace(self, h=self.h.detach().requires_grad_(requires_grad))
 
 
 @dataclass
@@ -178,8 +201,8 @@ class MultimodalModel(nn.Module):
         if chunk is None or total <= chunk:
             return extract(self.decode(features, pairs))
 
-        def part(h: Tensor, rows: Tensor, codes: Tensor) -> tuple[Tensor, ...]:
-            return extract(self.decode(Features(h, features.present), Pairs(rows, codes)))
+        def part(rows: Tensor, codes: Tensor) -> tuple[Tensor, ...]:
+            return extract(self.decode(features, Pairs(rows, codes)))
 
         count = -(-total // chunk)
         cuts = [total * i // count for i in range(count + 1)]
@@ -188,9 +211,9 @@ class MultimodalModel(nn.Module):
             rows, codes = pairs.rows[start:end], pairs.codes[start:end]
             # The last chunk is the first that the backward pass needs: it may stay, as room for one is there.
             if torch.is_grad_enabled() and i < count - 1:
-                parts.append(checkpoint(part, features.h, rows, codes, use_reentrant=False))
+                parts.append(checkpoint(part, rows, codes, use_reentrant=False))
             else:
-                parts.append(part(features.h, rows, codes))
+                parts.append(part(rows, codes))
         return tuple(torch.cat(pieces) for pieces in zip(*parts))
 
     def predict(self, features: Features, pairs: Pairs, chunk: int | None = None) -> Tensor:
@@ -232,13 +255,13 @@ class MultimodalModel(nn.Module):
         def peak(count: int) -> int:
             rows = torch.arange(count, device=device) % len(features.h)
             codes = available[rows]
-            h = features.h.detach().requires_grad_(needs_gradient)
+            own = features.detached(needs_gradient)
 
             def run() -> None:
-                results = extract(self.decode(Features(h, features.present), Pairs(rows, codes)))
+                results = extract(self.decode(own, Pairs(rows, codes)))
                 reached = [result.sum() for result in results if result.requires_grad]
                 if reached:
-                    torch.autograd.grad(torch.stack(reached).sum(), h, allow_unused=True)
+                    torch.autograd.grad(torch.stack(reached).sum(), own.leaves(), allow_unused=True)
 
             return peak_bytes(run)
 

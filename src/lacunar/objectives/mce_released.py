@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lacunar.data.batch import Batch
 from lacunar.lattice import Pairs
-from lacunar.models.multimodal import Features, MultimodalModel
+from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import available_codes, batch_mean
 from lacunar.objectives.factors import released_shapley
 from lacunar.parallel import total, world_size
@@ -84,7 +84,7 @@ def released_terms(objective: MCE, model: MultimodalModel, batch: Batch) -> dict
     pairs = lattice.pairs(present)
     whole = pairs.codes == available[pairs.rows]
     part = Pairs(pairs.rows[~whole], pairs.codes[~whole])
-    result = model.decode(Features(refined, present) if release.double_pass else features, part)
+    result = model.decode(replace(features, h=refined) if release.double_pass else features, part)
     losses = objective.losses(result.output, target[part.rows])
 
     with torch.no_grad():
