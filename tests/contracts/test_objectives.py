@@ -125,13 +125,27 @@ def test_t5_renaming_and_reordering_changes_no_loss(method, M):
     model, objective = ready(method, data, **options)
     renamed, again = ready(method, moved, **options)
     permute(model, renamed, order)
-    if getattr(objective, "heads", None) is not None:
-        for new, old in enumerate(order):
-            again.heads[new].load_state_dict(objective.heads[old].state_dict())
+    permute_state(objective, again, order)
     first, second = objective(model, first_batch(data)), again(renamed, first_batch(moved))
     for name in first:
         torch.testing.assert_close(second[name], first[name], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(renamed(first_batch(moved)), model(first_batch(data)), rtol=1e-5, atol=1e-6)
+
+
+def permute_state(objective, again, order):
+    """The state of an objective for modalities in another order: lists and buffers with an entry for each modality."""
+    state, M = objective.state_dict(), len(order)
+    for key in list(state):
+        words = key.split(".")
+        place = next((i for i, word in enumerate(words) if word.isdigit()), None)
+        if place is not None and "heads" in words:  # a module for each modality
+            old = ".".join([*words[:place], str(order[int(words[place])]), *words[place + 1 :]])
+            state[key] = objective.state_dict()[old]
+        elif len(words) == 1 and state[key].shape[:1] == (M,):
+            state[key] = state[key][order]
+        elif len(words) == 1 and state[key].shape[1:] == (M,):  # a row for each sample
+            state[key] = state[key][:, order]
+    again.load_state_dict(state)
 
 
 def permute(model, renamed, order, features=8):
