@@ -1,0 +1,183 @@
+"""Gradient blending: every modality and the joint model have a loss, weighted by how they generalise."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lacunar.data.batch import Batch
+from lacunar.data.dataset import MultimodalDataset
+from lacunar.errors import ConfigError
+from lacunar.lattice import Pairs
+from lacunar.models.heads import unimodal_head
+from lacunar.models.multimodal import MultimodalModel
+from lacunar.objectives.base import Objective, available_codes, batch_mean
+
+__all__ = ["GradientBlending", "blending_weights"]
+
+CHUNK = 256
+#: Smallest squared overfitting gap: two losses that move alike would weigh infinitely.
+SMALLEST = 1e-4
+
+
+class GradientBlending(Objective):
+    r"""G-Blending: ``L = sum_k w_k L_k`` over single-modality heads and the joint head.
+
+    Every ``every`` epochs (a super-epoch) a copy of the network is trained with each loss alone for ``epochs``
+    epochs. With ``G_k`` the drop of its loss on rows that were held out and ``O_k`` the growth of the gap between
+    held-out and train loss, ``w_k`` is ``max(G_k, 0) / O_k^2``, scaled to sum to the number of losses. Losses are
+    means over the rows that have the modality, on both sides, and both are measured before and after.
+
+    A share of the training rows is held out for this, and the model never trains on it. ``every=None`` estimates
+    the weights once, before the first epoch (offline blending).
+
+    Args:
+        every: epochs from one estimate to the next.
+        epochs: how long a copy is trained.
+        holdout: share of the training rows that is held out, above 0.
+        lr: learning rate of the copies, AdamW.
+        batch_size: of the copies.
+        heads: a head for each modality; shaped like the model's head when left out.
+        label_smoothing: see :class:`Objective`.
+
+    Attributes:
+        diagnostics: ``weight``, ``(M,)``, the weights of the single-modality losses, and ``joint_weight``.
+
+    References:
+        Wang, Tran and Feiszli, *What Makes Training Multi-modal Classification Networks Hard?*, CVPR 2020,
+        arXiv:1905.12681.
+    """
+
+    weight: Tensor
+    held_out: Tensor
+
+    def __init__(
+        self,
+        every: int | None = 10,
+        epochs: int = 2,
+        holdout: float = 0.15,
+        lr: float = 1e-3,
+        batch_size: int = 64,
+        heads: Mapping[str, nn.Module] | None = None,
+        label_smoothing: float = 0.0,
+    ):
+        super().__init__(label_smoothing)
+        if (every is not None and every < 1) or epochs < 1 or batch_size < 1:
+            raise ConfigError(
+                f"GradientBlending: every, epochs and batch_size are whole numbers from 1 up, got {every}, {epochs} "
+                f"and {batch_size}."
+            )
+        if not 0 < holdout < 1:
+            raise ConfigError(f"GradientBlending: holdout: expected a share in (0, 1), got {holdout}.")
+        self.every, self.epochs, self.holdout, self.lr, self.batch_size = every, epochs, holdout, lr, batch_size
+        self.heads = nn.ModuleList(heads.values()) if heads else None
+
+    def setup(self, model: MultimodalModel, data: MultimodalDataset) -> None:
+        """Create the heads and draw the rows that are held out, evenly over classes where there are any."""
+        super().setup(model, data)
+        training = model.training
+        device = next(iter(model.parameters())).device
+        with torch.no_grad():
+            width = model.eval().encode(data[0].to(device)).h.shape[2]
+        model.train(training)
+        if self.heads is None:
+            self.heads = nn.ModuleList([unimodal_head(model.head, width) for _ in data.names]).to(device)
+        elif len(self.heads) != len(data.names):
+            raise ConfigError(f"GradientBlending: expected {len(data.names)} heads, got {len(self.heads)}.")
+        self.register_buffer("weight", torch.ones(len(data.names) + 1, device=device))
+        self.register_buffer("held_out", _spread(data, self.holdout))
+        if bool(self.held_out.all()) or not bool(self.held_out.any()):
+            raise ConfigError(f"GradientBlending: holdout={self.holdout} of {len(data)} samples leaves a part empty.")
+
+    def forward(self, model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
+        losses = self._losses(model, self.heads, batch)
+        weight = self.weight
+        self.diagnostics = {"weight": weight[:-1].clone(), "joint_weight": weight[-1].clone()}
+        return {"task": weight[-1] * losses[-1], "single": (weight[:-1] * losses[:-1]).sum()}
+
+    def _losses(self, model: MultimodalModel, heads: nn.Module | None, batch: Batch) -> Tensor:
+        """Loss of each single-modality head and of the joint one, ``(M + 1,)``."""
+        assert isinstance(heads, nn.ModuleList)
+        target = self._target(batch)
+        features = model.encode(batch)
+        codes = available_codes(model.lattice, batch, features.present)
+        rows = torch.arange(len(batch), device=batch.device)
+        losses = []
+        for m, head in enumerate(heads):
+            own = features.present[:, m]
+            losses.append(batch_mean(self.losses(head(features.h[own, m]), target[own])))
+        losses.append(batch_mean(self.losses(model.predict(features, Pairs(rows, codes)), target)))
+        return torch.stack(losses)
+
+    def training_set(self, data: MultimodalDataset, epoch: int) -> MultimodalDataset:
+        return data.select(~self.held_out.cpu())
+
+    def on_epoch_start(self, model: MultimodalModel, data: MultimodalDataset, epoch: int) -> None:
+        if epoch == 0 or (self.every is not None and epoch % self.every == 0):
+            train, held = data.select(~self.held_out.cpu()), data.select(self.held_out.cpu())
+            before = self._measure(model, self.heads, train), self._measure(model, self.heads, held)
+            after = [self._train_alone(model, k, train, held) for k in range(len(self.weight))]
+            drop = before[1] - torch.stack([pair[1] for pair in after])
+            growth = torch.stack([pair[1] - pair[0] for pair in after]) - (before[1] - before[0])
+            self.weight.copy_(blending_weights(drop, growth))
+
+    def _train_alone(
+        self, model: MultimodalModel, k: int, train: MultimodalDataset, held: MultimodalDataset
+    ) -> tuple[Tensor, Tensor]:
+        """Train and held-out loss of head k after a copy was trained with it alone."""
+        other, heads = copy.deepcopy(model), copy.deepcopy(self.heads)
+        assert heads is not None
+        device = self.weight.device
+        optimizer = torch.optim.AdamW([*other.parameters(), *heads.parameters()], self.lr)
+        other.train()
+        for _ in range(self.epochs):
+            for rows in torch.randperm(len(train)).split(self.batch_size):
+                optimizer.zero_grad()
+                loss = self._losses(other, heads, train.__getitems__(rows.tolist()).to(device))[k]
+                loss.backward()
+                optimizer.step()
+        return self._measure(other, heads, train)[k], self._measure(other, heads, held)[k]
+
+    @torch.no_grad()
+    def _measure(self, model: MultimodalModel, heads: nn.Module | None, data: MultimodalDataset) -> Tensor:
+        """Mean losses over a data set in evaluation mode, each over the rows that have its modality."""
+        assert heads is not None
+        training = model.training
+        model.eval()
+        sums = torch.zeros_like(self.weight)
+        for batch in data.batches(CHUNK):
+            counts = torch.cat([batch.present.sum(0), torch.tensor([len(batch)])]).to(sums)
+            sums += counts * self._losses(model, heads, batch.to(sums.device))
+        model.train(training)
+        counts = torch.cat([data.availability, torch.tensor([len(data)])]).to(sums)
+        return sums / counts.clamp(min=1)
+
+    def extra_repr(self) -> str:
+        return f"every={self.every}, epochs={self.epochs}, holdout={self.holdout}"
+
+
+def blending_weights(drop: Tensor, growth: Tensor) -> Tensor:
+    """Weights ``max(G, 0) / O^2``, scaled to sum to their number; even ones when no loss went down.
+
+    Args:
+        drop: G, how much each held-out loss went down, ``(K,)``.
+        growth: O, how much the gap between held-out and train loss grew, ``(K,)``.
+    """
+    raw = drop.clamp(min=0) / growth.square().clamp(min=SMALLEST)
+    whole = raw.sum()
+    return raw * len(raw) / whole if whole > 0 else torch.ones_like(raw)
+
+
+def _spread(data: MultimodalDataset, share: float) -> Tensor:
+    """Booleans ``(N,)`` with a share set, evenly over classes and drawn from the global generator."""
+    order = torch.randperm(len(data))
+    if data.task is not None and data.task.kind == "classification" and data.target is not None:
+        order = order[data.target[order].argsort(stable=True)]
+    # Every 1 / share-th of the sorted rows, so that each class gives its part.
+    steps = torch.floor(torch.arange(len(data) + 1, dtype=torch.float64) * share + 0.5)
+    chosen = torch.zeros(len(data), dtype=torch.bool)
+    chosen[order[steps[1:] > steps[:-1]]] = True
+    return chosen

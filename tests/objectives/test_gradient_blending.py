@@ -1,0 +1,98 @@
+"""G-Blending: weights from drops and gaps, and the rows that are held out."""
+
+import pytest
+import torch
+from tests.helpers import first_batch, small_model, vectors
+
+from lacunar.errors import ConfigError
+from lacunar.objectives.gradient_blending import GradientBlending, blending_weights
+from lacunar.training.fit import fit
+
+
+def ready(data, **options):
+    torch.manual_seed(0)
+    model, objective = small_model(data), GradientBlending(**options)
+    objective.setup(model, data)
+    return model, objective
+
+
+def test_a_hand_made_example():
+    # G / O^2: .2 / .01 = 20 and .4 / .04 = 10; scaled to sum to 2.
+    weight = blending_weights(torch.tensor([0.2, 0.4]), torch.tensor([0.1, 0.2]))
+    torch.testing.assert_close(weight, torch.tensor([4 / 3, 2 / 3]))
+
+
+def test_a_head_that_got_worse_weighs_nothing():
+    weight = blending_weights(torch.tensor([-0.5, 0.3, 0.1]), torch.tensor([0.1, 0.1, 0.1]))
+    torch.testing.assert_close(weight, torch.tensor([0.0, 2.25, 0.75]))
+
+
+def test_no_gap_is_no_division_by_zero_and_no_gain_is_even():
+    assert torch.isfinite(blending_weights(torch.tensor([0.1, 0.2]), torch.zeros(2))).all()
+    assert blending_weights(torch.tensor([-0.1, -0.2]), torch.ones(2)).tolist() == [1.0, 1.0]
+
+
+def test_the_held_out_rows_are_even_over_classes_and_never_trained_on():
+    data = vectors(3, n=60)
+    _, objective = ready(data, holdout=0.2)
+    held = objective.held_out
+    assert int(held.sum()) == 12
+    assert torch.bincount(data.target[held]).tolist() == [4, 4, 4]
+    rest = objective.training_set(data, 3)
+    assert set(rest.ids) == set(data.ids[~held.numpy()])
+
+
+def test_single_losses_are_means_over_present_rows():
+    data = vectors(2, n=30, missing=0.4)
+    model, objective = ready(data)
+    batch = first_batch(data)
+    losses = objective._losses(model, objective.heads, batch)
+    features = model.encode(batch)
+    for m in range(2):
+        rows = data.present[:, m]
+        expected = objective.losses(objective.heads[m](features.h[rows, m]), data.target[rows]).mean()
+        torch.testing.assert_close(losses[m], expected)
+    objective.weight.copy_(torch.tensor([2.0, 0.5, 0.5]))
+    terms = objective(model, batch)
+    torch.testing.assert_close(terms["task"], 0.5 * losses[2])
+    torch.testing.assert_close(terms["single"], 2 * losses[0] + 0.5 * losses[1])
+
+
+def test_an_estimate_leaves_the_model_as_it_is_and_rewards_what_generalises():
+    draw = torch.Generator().manual_seed(0)
+    target = torch.arange(120) % 3
+    from lacunar.data.dataset import from_arrays
+
+    useful = 3 * torch.eye(3)[target] + 0.3 * torch.randn(120, 3, generator=draw)
+    data = from_arrays({"useful": useful, "noise": torch.randn(120, 40, generator=draw)}, target)
+    model, objective = ready(data, epochs=4, lr=1e-2, batch_size=16)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    objective.on_epoch_start(model, data, 0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert objective.weight.sum() == pytest.approx(3)
+    assert objective.weight[0] > 5 * objective.weight[1]
+
+
+def test_weights_are_estimated_at_every_super_epoch_only():
+    data = vectors(2, n=40)
+    model, objective = ready(data, every=3, epochs=1)
+    changed = []
+    for epoch in range(5):
+        objective.weight.fill_(-1.0)
+        objective.on_epoch_start(model, data, epoch)
+        changed.append(bool((objective.weight >= 0).all()))
+    assert changed == [True, False, False, True, False]
+
+
+def test_it_trains_with_fit():
+    data = vectors(2, n=80).split(train=0.7, val=0.3, test=0.0, seed=0)
+    run = fit(data, small_model(data.train), GradientBlending(every=2), max_epochs=3, progress=False)
+    assert {"loss/single", "weight/m0"} <= set(run.history.columns)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"every": 0}, "from 1 up"), ({"holdout": 1.0}, "holdout"), ({"epochs": 0}, "from 1 up")]
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        GradientBlending(**options)
