@@ -1,0 +1,286 @@
+"""How a plan learns from data with gaps: fill them or not, train, and score what was held out."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.splits import make_splits
+from lacunar.errors import ConfigError, DataError
+from lacunar.generation import Completer
+from lacunar.generation import get as get_completer
+from lacunar.models.references import estimator_opinions
+from lacunar.planning.estimate_scoring import metric_for, score_constant, score_output
+from lacunar.planning.nested import NestedSubsets
+from lacunar.prediction import raw_outputs
+
+__all__ = ["Learner", "Outcome", "complete_cases", "held_out"]
+
+logger = logging.getLogger(__name__)
+
+Predictor = Callable[[MultimodalDataset], Tensor]
+DENSE = ("vector", "image", "volume")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one training came to.
+
+    Attributes:
+        score: on the held-out samples, higher is better.
+        baseline: of the constant prediction that the training targets suggest, on the same samples.
+        n: samples that were trained on.
+        seconds: for completing, training and scoring.
+        notes: what went differently from usual.
+    """
+
+    score: float
+    baseline: float
+    n: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def gain(self) -> float:
+        return self.score - self.baseline
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One way to learn, the same for every candidate of a plan.
+
+    Args:
+        make_model: from training data to a model: a network, which :func:`lacunar.fit` trains, or a scikit-learn
+            estimator, which sees the standardised columns of all modalities side by side. An estimator or network
+            itself is copied, and an estimator's class is called. :func:`lacunar.default_model` when left out.
+        metric: what to score by, one of :data:`lacunar.planning.estimate_scoring.METRICS`; the task's usual one when
+            left out.
+        completer: what fills gaps when it is asked to: a name of :func:`lacunar.generation.available`, a completer
+            (copied, and fitted anew each time), its class, or a function of the seed.
+        fit: options of :func:`lacunar.fit` for networks; ``objective`` may be a function that makes one. Networks
+            are trained by ``Joint`` when none is given.
+        val: share of the training samples that select a network's epoch.
+    """
+
+    make_model: Any = None
+    metric: str | None = None
+    completer: Any = "ridge"
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    val: float = 0.2
+
+    def score(self, train: MultimodalDataset, test: MultimodalDataset, seed: int = 0, fill: bool = False) -> Outcome:
+        """Train on what there is, and score on held-out samples with all that they have.
+
+        Args:
+            train: labelled samples, complete or not.
+            test: other samples, of the same modalities.
+            seed: of weights, shuffling and completion.
+            fill: complete the training samples first; the completer is fitted on what is observed in them.
+
+        Raises:
+            DataError: no target, or no sample to train on.
+        """
+        start = time.perf_counter()
+        task = train.task
+        if train.target is None or test.target is None or task is None:
+            raise DataError("Expected training and held-out samples with a target, got none.")
+        metric = metric_for(task, self.metric)
+        if fill:
+            train = self.complete(train, seed)
+        predict, notes = self.train(train, seed)
+        value = score_output(metric, task, predict(test), test.target).value
+        baseline = score_constant(metric, task, train.target, test.target, "train", None).value
+        return Outcome(value, baseline, len(train), time.perf_counter() - start, notes)
+
+    def complete(self, data: MultimodalDataset, seed: int = 0) -> MultimodalDataset:
+        """Every gap filled and flagged, by a completer that is fitted to these very samples and knows nothing else."""
+        if bool(data.present.all()) or self.completer is None:
+            return data
+        return self.make_completer(seed).fit(data).complete(data)
+
+    def make_completer(self, seed: int = 0) -> Completer:
+        """A completer that has not been fitted.
+
+        Raises:
+            ConfigError: an unknown name, or something else than a completer.
+        """
+        given = self.completer
+        if isinstance(given, str):
+            given = get_completer(given)
+        made = copy.deepcopy(given) if isinstance(given, Completer) else None
+        if made is None and isinstance(given, type):
+            made = given(seed=seed)
+        elif made is None and callable(given):
+            made = given(seed)
+        if not isinstance(made, Completer):
+            raise ConfigError(f"completer: expected a name such as 'ridge', or a completer, got {self.completer!r}.")
+        return made
+
+    def train(self, data: MultimodalDataset, seed: int = 0) -> tuple[Predictor, tuple[str, ...]]:
+        """From training samples to a function from samples to raw outputs, ``(N, n_outputs, ...)``; and notes."""
+        assert data.task is not None
+        assert data.target is not None
+        if data.task.kind == "classification" and len(data.target.unique()) < 2:
+            prior = _prior(data)
+            note = f"the {len(data)} training samples are of one class: it is predicted for every sample"
+            return (lambda samples: prior.expand(len(samples), -1)), (note,)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = self._make(data)
+        if isinstance(model, nn.Module):
+            return self._train_network(data, model, seed), ()
+        return _train_estimator(data, model, seed), ()
+
+    def _make(self, data: MultimodalDataset) -> Any:
+        given = self.make_model
+        if given is None:
+            from lacunar.models.defaults import default_model
+
+            return default_model(data)
+        if isinstance(given, nn.Module):
+            return copy.deepcopy(given)
+        if isinstance(given, type) and hasattr(given, "fit"):
+            return given()
+        if hasattr(given, "fit") and hasattr(given, "predict"):
+            from sklearn.base import clone
+
+            return clone(given)
+        if not callable(given):
+            raise ConfigError(f"make_model: expected a function from data to a model, got {type(given).__name__}.")
+        made = given(data) if inspect.signature(given).parameters else given()
+        if not isinstance(made, nn.Module) and not (hasattr(made, "fit") and hasattr(made, "predict")):
+            raise ConfigError(
+                f"make_model: expected it to return a network or a scikit-learn estimator, got {type(made).__name__}."
+            )
+        return made
+
+    def _train_network(self, data: MultimodalDataset, model: Any, seed: int) -> Predictor:
+        from lacunar.objectives.joint import Joint
+        from lacunar.training.fit import fit
+
+        options = {"progress": False, "seed": seed, **self.fit}
+        objective = options.pop("objective", None)
+        if objective is None:
+            objective = Joint()
+        elif isinstance(objective, nn.Module):
+            objective = copy.deepcopy(objective)
+        else:
+            objective = objective()
+        splits = make_splits(data, indices=_with_validation(data, self.val, seed))
+        run = fit(splits, model, objective, **options)
+        return lambda samples: raw_outputs(run.model, samples)
+
+
+def _with_validation(data: MultimodalDataset, share: float, seed: int) -> dict[str, np.ndarray]:
+    """Ids to train and to validate on; what was generated does not validate, as long as there is something else."""
+    real = ~data.generated.any(1)
+    candidates = data.select(real) if bool(real.any()) else data
+    count = max(1, round(share * len(candidates)))
+    chosen = candidates.ids[NestedSubsets(candidates, seed).rows(count)]
+    return {"train": data.ids[~np.isin(data.ids, chosen)], "val": chosen}
+
+
+def _train_estimator(data: MultimodalDataset, estimator: Any, seed: int) -> Predictor:
+    assert data.task is not None
+    assert data.target is not None
+    task, prior = data.task, _prior(data)
+    options = estimator.get_params() if hasattr(estimator, "get_params") else {}
+    unset = {key: seed for key, value in options.items() if key.endswith("random_state") and value is None}
+    if unset:
+        estimator.set_params(**unset)
+    columns = _Columns(data)
+    estimator.fit(columns(data), data.target.numpy())
+
+    def predict(samples: MultimodalDataset) -> Tensor:
+        return prior + estimator_opinions([estimator], columns(samples), task, prior)[:, 0]
+
+    return predict
+
+
+def _prior(data: MultimodalDataset) -> Tensor:
+    assert data.task is not None
+    assert data.target is not None
+    prior = data.task.baseline(data.target)
+    if data.task.kind != "classification":
+        return prior
+    # A class that did not occur is unlikely, not impossible.
+    counts = torch.bincount(data.target, minlength=data.task.n_outputs) + 0.5
+    return data.task.from_probabilities(counts / counts.sum())
+
+
+class _Columns:
+    """All modalities side by side, standardised by what the training samples show of them, float64 ``(N, sum d)``.
+
+    An absent modality is zero, its mean; and where the training samples have gaps, one column for each modality with
+    gaps says whether it is there.
+    """
+
+    def __init__(self, train: MultimodalDataset):
+        for name, kind in train.kinds.items():
+            if kind not in DENSE:
+                raise DataError(
+                    f"Modality {name!r}: an estimator needs columns, and these are {kind}. Give a make_model that "
+                    "returns a network, or turn each sample into one vector first."
+                )
+        self.names = train.names
+        self.gaps = [m for m, count in enumerate(train.availability.tolist()) if count < len(train)]
+        self.facts = {}
+        for name, rows in self._rows(train).items():
+            center = rows.mean(0) if len(rows) else np.zeros(rows.shape[1])
+            scale = rows.std(0) if len(rows) else np.ones(rows.shape[1])
+            self.facts[name] = center, np.where(scale > 1e-6 * (1 + abs(center)), scale, 1.0)
+
+    def __call__(self, data: MultimodalDataset) -> np.ndarray:
+        parts = []
+        for m, (name, rows) in enumerate(self._rows(data).items()):
+            center, scale = self.facts[name]
+            table = np.zeros((len(data), rows.shape[1]))
+            table[data.present[:, m].numpy()] = (rows - center) / scale
+            parts.append(table)
+        return np.concatenate([*parts, data.present[:, self.gaps].numpy().astype(float)], axis=1)
+
+    def _rows(self, data: MultimodalDataset) -> dict[str, np.ndarray]:
+        return {
+            name: column.take(column.present.nonzero().squeeze(1))[0].flatten(1).double().numpy()
+            for name, column in data.columns.items()
+        }
+
+
+def complete_cases(data: MultimodalDataset, names: Sequence[str] | None = None) -> MultimodalDataset:
+    """The samples that have all of some modalities (of all, when left out), with these alone.
+
+    Raises:
+        DataError: no sample has them all.
+    """
+    part = data if names is None else data.only(list(names))
+    rows = part.present.all(1)
+    if not bool(rows.any()):
+        raise DataError(f"{data.name}: no sample has all of {', '.join(part.names)}, so they cannot be compared.")
+    return part.select(rows)
+
+
+def held_out(data: MultimodalDataset, share: float, seed: int) -> tuple[MultimodalDataset, MultimodalDataset]:
+    """Samples to train on and samples to score on, stratified, by groups where there are any.
+
+    Raises:
+        ConfigError: a share outside (0, 1).
+        DataError: too few samples.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(f"test: expected the share of samples to hold out, in (0, 1), got {share!r}.")
+    order = NestedSubsets(data, seed, by_group=data.groups is not None)
+    chosen = order.rows(max(1, round(share * len(data))))
+    rest = np.setdiff1d(np.arange(len(data)), chosen)
+    if not len(chosen) or len(rest) < 2:
+        raise DataError(f"{data.name}: {len(data)} samples are too few to hold out {share:.0%} of them and train.")
+    return data.select(rest), data.select(chosen)
