@@ -1,0 +1,68 @@
+"""Repeats of an experiment: which subsets, which seeds, and the trainings side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from joblib import Parallel
+
+from lacunar.errors import ConfigError, DataError
+from lacunar.lattice import Lattice
+from lacunar.planning.estimate_progress import CellProgress
+
+__all__ = ["named_subsets", "run_jobs", "seed_list"]
+
+
+def seed_list(seeds: int | Sequence[int]) -> list[int]:
+    """The seeds 0, 1, ... of a number of repeats, or the given ones.
+
+    Raises:
+        ConfigError: no seed, a seed that is no whole number from 0 up, or one that is given twice.
+    """
+    given = list(range(seeds)) if isinstance(seeds, (int, np.integer)) else list(seeds)
+    if not given or any(isinstance(s, bool) or not isinstance(s, (int, np.integer)) or s < 0 for s in given):
+        raise ConfigError(f"seeds: expected how many repeats, at least 1, or their seeds from 0 up, got {seeds!r}.")
+    if len(set(given)) < len(given):
+        raise ConfigError(f"seeds: expected each seed once, got {given}.")
+    return [int(seed) for seed in given]
+
+
+def named_subsets(
+    lattice: Lattice, subsets: Sequence[Iterable[str] | str] | None, proper: bool = False
+) -> list[tuple[str, ...]]:
+    """Subsets as names in lattice order.
+
+    Args:
+        lattice: knows the names.
+        subsets: names or labels; when left out all modalities together, or with ``proper`` every subset but that.
+        proper: all modalities together are not allowed.
+
+    Raises:
+        DataError: an unknown modality, an empty subset or one that is given twice.
+    """
+    full = 2**lattice.M - 1
+    if subsets is None:
+        return [lattice.subset(code) for code in lattice.subsets if (code != full) == proper]
+    found = []
+    for given in [subsets] if isinstance(subsets, str) else subsets:
+        code = lattice.index(given.split("+") if isinstance(given, str) else list(given))
+        if code == 0:
+            raise DataError("subsets: expected at least one modality in each, got none.")
+        if proper and code == full:
+            raise DataError(f"subsets: {lattice.label(code)} is everything, so there is nothing left to complete.")
+        found.append(lattice.subset(code))
+    if len(set(found)) < len(found):
+        raise DataError(f"subsets: one is given twice among {', '.join(map('+'.join, found))}.")
+    return found
+
+
+def run_jobs(jobs: Sequence[Any], n_jobs: int, progress: bool, what: str) -> list[Any]:
+    """Results of joblib's delayed calls, in their order, while it is shown how many there are."""
+    results = []
+    with CellProgress(what, len(jobs), 0, progress) as shown:
+        for result in Parallel(n_jobs=n_jobs, return_as="generator")(jobs):
+            results.append(result)
+            shown.advance()
+    return results
