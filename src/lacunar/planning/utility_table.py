@@ -251,7 +251,8 @@ class UtilityTable:
         """One row per subset, the baseline first, then by size.
 
         Columns: ``subset``, ``size``, ``n_train`` and ``n_eval`` (means over repeats), ``value``, the ends ``low`` and
-        ``high`` of its 95 % bootstrap interval (NaN for values of one repeat without items), and ``gain`` over the baseline.
+        ``high`` of its 95 % bootstrap interval (NaN for values of one repeat without items), and ``gain`` over the
+        baseline.
         """
         low, high = percentile_interval(self.draws() if self.has_uncertainty else self.draws(0))
         codes = [0, *self.lattice.subsets]
@@ -339,7 +340,7 @@ class UtilityTable:
             shared = {key: self.config.get(key, "nothing") for key in config}
             found += named_differences(shared, dict(config))
         if data is not None:
-            from lacunar.planning.cells import describe_pilot
+            from lacunar.planning.estimate_pilot import describe_pilot
 
             asked = describe_pilot(data)
             if self.data_hash != asked["hash"]:
@@ -379,6 +380,10 @@ def named_differences(stored: Any, asked: Any, name: str = "") -> list[str]:
             for key, there, here in pairs
             for line in named_differences(there, here, f"{name}.{key}" if name else str(key))
         ]
+    if isinstance(stored, list) and isinstance(asked, list) and stored != asked:
+        both = zip([*stored, *["nothing"] * len(asked)], [*asked, *["nothing"] * len(stored)])
+        there, here = next((there, here) for there, here in both if there != here)
+        return [f"{name}: there {there!r}, here {here!r}"]
     return [] if stored == asked else [f"{name}: there {stored!r}, here {asked!r}"]
 
 

@@ -1,0 +1,392 @@
+"""``lacunar.utilities``: what every subset of modalities is worth, from a pilot."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from torch import nn
+
+from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.splits import Splits
+from lacunar.errors import ConfigError, DataError, LacunarError, did_you_mean
+from lacunar.lattice import MAX_TABLE, Lattice
+from lacunar.models.defaults import default_model
+from lacunar.planning.amortised import AmortisedCell, train_amortised
+from lacunar.planning.equal_n import balanced_order, equal_size, having, rows_for
+from lacunar.planning.estimate_pilot import Repeat, describe_pilot, make_repeats, pilot_of
+from lacunar.planning.estimate_progress import CellProgress
+from lacunar.planning.estimate_scoring import check_baseline, metric_for, score_constant
+from lacunar.planning.estimate_store import CellStore
+from lacunar.planning.retrain import FEWEST_SCORED, Cell, fit_options, train_cell
+from lacunar.planning.utility_table import UtilityTable
+from lacunar.planning.weighting import diagnose, propensities
+from lacunar.training.folder import describe_module, fingerprint
+
+__all__ = ["utilities"]
+
+logger = logging.getLogger(__name__)
+
+OFFERED = ("retrain", "amortised")
+#: Tables of more items than this leave them out; intervals then rest on the repeats alone.
+MOST_ITEMS = 20_000_000
+
+AnyCell = Cell | AmortisedCell
+
+
+def utilities(
+    data: MultimodalDataset | Splits,
+    make_model: Callable[[MultimodalDataset], Any] | None = None,
+    *,
+    estimator: str = "retrain",
+    metric: str | None = None,
+    seeds: int | Sequence[int] = 5,
+    folds: int = 1,
+    held_out: float = 0.25,
+    val: float = 0.15,
+    n_jobs: int | None = 1,
+    baseline: str | float = "train",
+    equal_n: bool = True,
+    weights: str | None = None,
+    fewest: int = 10,
+    subsets: Iterable[Iterable[str] | str | int] | None = None,
+    fit: Mapping[str, Any] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> UtilityTable:
+    """Estimate the held-out score of every subset of modalities, u(S), and of the constant that needs none (Eq. 2).
+
+    For each seed, and each fold of it, the pilot is cut into a train, a validation and a held-out part. Models learn
+    from the first, are selected on the second and scored on the third. A test part is never read.
+
+    Args:
+        data: the pilot; of splits the train and validation parts.
+        make_model: from the train samples, restricted to a subset, to a new :class:`lacunar.MultimodalModel`, a
+            scikit-learn estimator, or a list of estimators of which validation selects one. Estimators get the
+            modalities as the standardised columns of one table. :func:`lacunar.default_model` when left out.
+        estimator: ``"retrain"`` trains a model for each subset, 2^M - 1 in each repeat: what the subset is worth to
+            someone who only has that. ``"amortised"`` trains one model on all subsets in each repeat, and reads every
+            subset off it: as costly as one training, and close to the former.
+        metric: ``"log_loss"``, ``"brier"``, ``"accuracy"``, ``"balanced_accuracy"``, ``"f1"`` (macro), ``"r2"``,
+            ``"mae"`` or ``"score"`` (the task's own); losses and errors are negated, so that higher is better. When
+            left out the log-loss for classes and labels, R2 for numbers and the Dice score for label maps.
+        seeds: how many hold-outs, or their seeds.
+        folds: 1 for a hold-out for each seed, more for a cross-validation for each.
+        held_out, val: fractions of the pilot; with folds, a fold is held out instead.
+        n_jobs: models trained at a time, by joblib; None takes what ``joblib.parallel_config`` says. Inside
+            ``joblib.parallel_config(backend="dask")`` the same call runs on a Dask cluster.
+        baseline: the constant of the empty subset: fitted on ``"train"`` or on the ``"evaluation"`` samples,
+            ``"chance"``, or a number (A2).
+        equal_n: train every subset on equally many samples that have all of it: as many as the rarest has, nested,
+            drawn by seed. False trains each on everything that there is of it.
+        weights: ``"inverse-probability"`` weighs held-out samples by the inverse of their chance to have the subset,
+            given the target and what is always observed: right when missingness depends on these.
+        fewest: train samples below which a subset gets no value but a note.
+        subsets: those to estimate, as names, labels such as ``"a+b"`` or codes; all when left out.
+        fit: arguments of :func:`lacunar.fit` for networks, such as ``{"max_epochs": 20}``; ``objective`` too.
+        out: folder that keeps each finished cell: the same call goes on after an interruption.
+        progress: show progress and the time left on standard error.
+
+    Returns:
+        The table; its ``notes`` say what has no value and why, and what to be careful with.
+
+    Raises:
+        ConfigError: an unknown estimator, metric or argument, or a metric that does not suit the task.
+        DataError: a pilot that cannot be cut, has one class, or a modality that is never observed.
+        RunError: ``out`` holds the cells of other data or another configuration.
+    """
+    began = time.perf_counter()
+    pilot = pilot_of(data)
+    task, lattice = pilot.task, pilot.lattice
+    assert task is not None
+    if estimator not in OFFERED:
+        raise ConfigError(f"estimator: unknown {estimator!r}.{did_you_mean(estimator, OFFERED)}")
+    if weights not in (None, "inverse-probability"):
+        raise ConfigError(f"weights: expected None or 'inverse-probability', got {weights!r}.")
+    if isinstance(fewest, bool) or not isinstance(fewest, int) or fewest < 2:
+        raise ConfigError(f"fewest: expected a whole number of at least 2, got {fewest!r}.")
+    if lattice.M > MAX_TABLE:
+        raise DataError(f"{lattice.M} modalities have 2^{lattice.M} subsets; utilities stop at {MAX_TABLE}.")
+    metric = metric_for(task, metric)
+    check_baseline(baseline, task)
+    codes = _codes(lattice, subsets)
+    options = fit_options(fit)
+    make = default_model if make_model is None else make_model
+    repeats = make_repeats(pilot, seeds, folds, held_out, val)
+    facts = describe_pilot(pilot)
+    config: dict[str, Any] = {
+        "estimator": estimator,
+        "metric": metric,
+        "baseline": baseline,
+        "seeds": [repeat.seed for repeat in repeats if repeat.fold == 0],
+        "folds": int(folds),
+        "held_out": held_out if folds == 1 else 1 / folds,
+        "val": val,
+        "equal_n": bool(equal_n) if estimator == "retrain" else None,
+        "weights": weights,
+        "fewest": fewest,
+        "subsets": [lattice.label(code) for code in codes],
+        "fit": {name: _plain(value) for name, value in sorted(options.items())},
+        "model": _describe_model(make, repeats[0].splits.train),
+        "data": facts,
+    }
+    store = CellStore(out, config)
+    notes = [
+        f"{sentence}{'' if weights else '. weights=inverse-probability corrects the scores'}"
+        for sentence in diagnose(pilot)
+    ]
+    for note in notes:
+        logger.warning("%s", note)
+    if pilot.generated.any():
+        notes.append(f"{int(pilot.generated.sum())} cells of the pilot were generated and count as observed")
+    chances = propensities(pilot, codes) if weights else None
+    plan = _Plan(lattice, codes, metric, make, options, equal_n, fewest, chances)
+    builders = [job for repeat in repeats for job in plan.jobs(repeat, estimator)]
+    records, trained, before = _run(builders, store, n_jobs, progress, f"utilities, {estimator}")
+    table = _assemble(lattice, repeats, records, metric, task, baseline)
+    notes += plan.notes(len(repeats))
+    return UtilityTable(
+        lattice.names,
+        metric=metric,
+        estimator=estimator,
+        split_hash=fingerprint([repeat.splits.ids for repeat in repeats]),
+        data_hash=facts["hash"],
+        config=config,
+        notes=notes,
+        trainings=trained,
+        seconds=time.perf_counter() - began + before,
+        **table,
+    )
+
+
+Job = tuple[str, Callable[[], AnyCell]]
+
+
+class _Plan:
+    """Which cells there are, what each trains on, and why some are not there."""
+
+    def __init__(
+        self,
+        lattice: Lattice,
+        codes: list[int],
+        metric: str,
+        make_model: Callable[[MultimodalDataset], Any],
+        fit: dict[str, Any],
+        equal_n: bool,
+        fewest: int,
+        chances: dict[int, np.ndarray] | None,
+    ):
+        self.lattice, self.codes, self.metric, self.make_model, self.fit = lattice, codes, metric, make_model, fit
+        self.equal_n, self.fewest, self.chances = equal_n, fewest, chances
+        self._reasons: dict[int, list[str]] = {}
+        self._sizes: list[tuple[int, int]] = []
+
+    def jobs(self, repeat: Repeat, estimator: str) -> list[Job]:
+        """The cells of a repeat: a name for each, and what makes it."""
+        train, held = repeat.splits.train, repeat.held
+        usable = []
+        for code in self.codes:
+            learnable, scorable = len(having(train, code)), len(having(held, code))
+            if learnable < self.fewest:
+                self._skip(code, f"{learnable} training samples have all of it, fewer than {self.fewest}")
+            elif scorable < FEWEST_SCORED:
+                self._skip(code, f"{scorable} held-out samples have all of it, fewer than {FEWEST_SCORED}")
+            else:
+                usable.append(code)
+        key = f"seed{repeat.seed}-fold{repeat.fold}"
+        if estimator == "amortised":
+            return [(f"{key}-all", lambda: self._amortised(f"{key}-all", repeat, usable))] if usable else []
+        size = equal_size(train, self.lattice, usable, self.fewest) if self.equal_n else None
+        if size is not None:
+            self._sizes.append((size, max(len(having(train, code)) for code in usable)))
+        order = balanced_order(train, repeat.number)
+        found: list[Job] = []
+        for code in sorted(usable, key=lambda code: -code.bit_count()):
+            rows = self._rows(train, code, order, size)
+            lost = self._lost_class(train, rows)
+            if lost is not None:
+                self._skip(code, f"the {len(rows)} training samples that have it hold none of class {lost!r}")
+                continue
+            name = f"{key}-subset{code}"
+            found.append((name, lambda name=name, code=code, rows=rows: self._retrain(name, repeat, code, rows)))  # type: ignore[misc]
+        return found
+
+    def _rows(self, train: MultimodalDataset, code: int, order: np.ndarray, size: int | None) -> np.ndarray:
+        if not self.equal_n:  # everything there is of the subset, whole or in part
+            members = [m for m in range(self.lattice.M) if code >> m & 1]
+            return np.flatnonzero(train.present.numpy()[:, members].any(axis=1))
+        labels = None
+        if train.task is not None and train.task.kind == "classification" and train.target is not None:
+            labels = train.target.numpy()
+        return rows_for(order, having(train, code), labels, size)
+
+    def _retrain(self, key: str, repeat: Repeat, code: int, rows: np.ndarray) -> Cell:
+        names = list(self.lattice.subset(code))
+        splits = repeat.splits
+        whole = having(splits.val, code)
+        if len(whole):
+            learn, val = splits.train.select(rows), splits.val.select(whole)
+        else:  # no validation sample has the subset: some of its train samples stand in
+            cut = max(1, round(0.15 * len(rows)))
+            learn, val = splits.train.select(rows[:-cut]), splits.train.select(rows[-cut:])
+        asked = having(repeat.held, code)
+        weight = None if self.chances is None else 1 / self.chances[code][repeat.held_rows[asked]]
+        return Cell(
+            key, code, self.lattice.label(code), learn.only(names), val.only(names),
+            repeat.held.select(asked).only(names), asked, weight, self.metric, self.make_model, self.fit, repeat.number,
+        )  # fmt: skip
+
+    def _amortised(self, key: str, repeat: Repeat, codes: list[int]) -> AmortisedCell:
+        train, held = repeat.splits.train, repeat.held
+        rows = {code: having(held, code) for code in codes}
+        weights = None
+        if self.chances is not None:
+            weights = {code: 1 / self.chances[code][repeat.held_rows[rows[code]]] for code in codes}
+        counts = {code: len(having(train, code)) for code in codes}
+        return AmortisedCell(
+            key, codes, train, repeat.splits.val, held, rows, counts, weights, self.metric, self.make_model, self.fit,
+            repeat.number,
+        )  # fmt: skip
+
+    def _lost_class(self, train: MultimodalDataset, rows: np.ndarray) -> Any:
+        if train.task is None or train.task.kind != "classification" or train.target is None:
+            return None
+        seen = np.bincount(train.target.numpy()[rows], minlength=train.task.n_outputs)
+        lost = np.flatnonzero(seen == 0)
+        return train.task.decode(torch.from_numpy(lost[:1]))[0] if len(lost) else None
+
+    def _skip(self, code: int, reason: str) -> None:
+        self._reasons.setdefault(code, []).append(reason)
+
+    def notes(self, repeats: int) -> list[str]:
+        """What has no value and why, and what equal numbers of samples cost."""
+        made = [
+            f"{self.lattice.label(code)} has no value in {len(reasons)} of {repeats} repeats: {reasons[0]}. Collect "
+            f"samples in which {' and '.join(self.lattice.subset(code))} are observed together."
+            for code, reasons in sorted(self._reasons.items())
+        ]
+        short = [(size, most) for size, most in self._sizes if size < most]
+        if short:
+            size, most = short[0]
+            made.append(
+                f"every subset was trained on equally many samples, {size} in the first repeat, which is what the "
+                f"rarest subset has; others have up to {most} (equal_n=False trains on all)"
+            )
+        return made
+
+
+def _run(
+    jobs: list[Job], store: CellStore, n_jobs: int | None, progress: bool, text: str
+) -> tuple[dict[str, list[dict[str, Any]]], int, float]:
+    """Every cell, from the folder or computed: records by key, models trained, and seconds of the former."""
+    found = {key: cell for key, _ in jobs if (cell := store.read(key)) is not None}
+    before = sum(cell["seconds"] for cell in found.values())
+    missing = [(key, make) for key, make in jobs if key not in found]
+
+    def tasks() -> Iterator[Any]:
+        for _, make in missing:
+            yield joblib.delayed(_compute)(make())
+
+    try:
+        with CellProgress(text, len(jobs), len(found), progress) as shown:
+            if missing:
+                for cell in joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks()):
+                    store.write(cell)
+                    found[cell["key"]] = cell
+                    shown.advance()
+    except KeyboardInterrupt:
+        kept = "nothing is kept without out=" if store.path is None else f"{len(found)} of {len(jobs)} are kept"
+        raise KeyboardInterrupt(f"The utility table was interrupted; {kept}. Run the same call to go on.") from None
+    trained = sum(cell["trained"] for cell in found.values())
+    return {key: cell["subsets"] for key, cell in found.items()}, trained, before
+
+
+def _compute(cell: AnyCell) -> dict[str, Any]:
+    try:
+        return train_amortised(cell) if isinstance(cell, AmortisedCell) else train_cell(cell)
+    except LacunarError as error:
+        error.add_note(f"This was in cell {cell.key}.")
+        raise
+
+
+def _assemble(
+    lattice: Lattice,
+    repeats: list[Repeat],
+    records: dict[str, list[dict[str, Any]]],
+    metric: str,
+    task: Any,
+    baseline: str | float,
+) -> dict[str, Any]:
+    """The arrays of the table."""
+    size, count = 2**lattice.M, len(repeats)
+    values = np.full((count, size), np.nan)
+    n_train, n_eval = np.zeros((count, size), dtype=np.int64), np.zeros((count, size), dtype=np.int64)
+    items: list[np.ndarray] | None = []
+    if sum(len(repeat.held) for repeat in repeats) * size > MOST_ITEMS:
+        items = None
+    for r, repeat in enumerate(repeats):
+        train, held = repeat.splits.train, repeat.held
+        assert held.target is not None
+        constant = score_constant(metric, task, train.target, held.target, baseline, None)
+        values[r, 0], n_train[r, 0], n_eval[r, 0] = constant.value, len(train), len(held)
+        table = np.full((len(held), size), np.nan, dtype=np.float32)
+        table[:, 0] = constant.items
+        key = f"seed{repeat.seed}-fold{repeat.fold}-"
+        for record in (record for name, found in records.items() if name.startswith(key) for record in found):
+            code = record["code"]
+            values[r, code] = np.nan if record["value"] is None else record["value"]
+            n_train[r, code], n_eval[r, code] = record["n_train"], record["n_eval"]
+            if record["items"]:
+                table[np.array(record["rows"]), code] = record["items"]
+        if items is not None:
+            items.append(table)
+    groups = [repeat.held.groups for repeat in repeats]
+    units = [repeat.held_rows for repeat in repeats]
+    if all(group is not None for group in groups):
+        labels = np.unique(np.concatenate([group for group in groups if group is not None]))
+        units = [np.searchsorted(labels, group) for group in groups if group is not None]
+    return {
+        "values": values, "n_train": n_train, "n_eval": n_eval,
+        "seeds": np.array([repeat.seed for repeat in repeats]), "folds": np.array([repeat.fold for repeat in repeats]),
+        "items": items, "units": None if items is None else units,
+    }  # fmt: skip
+
+
+def _codes(lattice: Lattice, subsets: Iterable[Iterable[str] | str | int] | None) -> list[int]:
+    if subsets is None:
+        return lattice.subsets
+    if isinstance(subsets, str):
+        subsets = [subsets]
+    codes = set()
+    for subset in subsets:
+        codes.add(lattice.index(subset.split("+") if isinstance(subset, str) else subset))
+    codes.discard(0)
+    if not codes:
+        raise ConfigError("subsets: expected at least one non-empty subset.")
+    return sorted(codes, key=lambda code: (code.bit_count(), code))
+
+
+def _describe_model(make_model: Callable[[MultimodalDataset], Any], train: MultimodalDataset) -> list[str]:
+    """What make_model makes of all modalities, so that cells of another model are not taken for this one's."""
+    if not callable(make_model):
+        raise ConfigError(
+            f"make_model: expected a function from data to a model, got {type(make_model).__name__}. For one estimator "
+            "write lambda data: LogisticRegression()."
+        )
+    with torch.random.fork_rng([]):
+        made = make_model(train)
+    if isinstance(made, nn.Module):
+        return describe_module(made)
+    return [" ".join(repr(part).split()) for part in (made if isinstance(made, (list, tuple)) else [made])]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, nn.Module):
+        return describe_module(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
