@@ -20,6 +20,7 @@ _HOME = {
     "MLP": "encoders",
     "MLPHead": "heads",
     "MeanFusion": "fusions",
+    "MulT": "mult",
     "MultimodalModel": "multimodal",
     "SoundNet": "encoders",
     "Standardize": "preprocessing",

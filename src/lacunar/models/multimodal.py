@@ -140,8 +140,6 @@ class MultimodalModel(nn.Module):
             DataError: when the batch has other modalities, kinds or shapes than the model was made for.
             ConfigError: when the encoders disagree on the shape of their features.
         """
-        if batch.names != self.names:
-            raise DataError(f"The model was built for the modalities {self.names}, the batch has {batch.names}.")
         self._check_inputs(batch)
         encoded = []
         for name, encoder, takes_lengths in zip(self.names, self.encoders, self._takes_lengths):
@@ -290,6 +288,8 @@ class MultimodalModel(nn.Module):
         return {**parts, "fusion": self.fusion, "head": self.head, "task": self.task, "inputs": self.inputs}
 
     def _check_inputs(self, batch: Batch) -> None:
+        if batch.names != self.names:
+            raise DataError(f"The model was built for the modalities {self.names}, the batch has {batch.names}.")
         dense = self.task is not None and self.task.kind == "segmentation"
         for name, facts in (self.inputs or {}).items():
             if not len(batch.inputs[name]):
