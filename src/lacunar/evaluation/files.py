@@ -49,6 +49,7 @@ def save_table(table: SubsetTable, path: Path) -> None:
         "groups": None if table.groups is None else [str(group) for group in table.groups],
         "scores": _pack(table.scores),
         "expert_scores": None if table.expert_scores is None else _pack(table.expert_scores),
+        "generated": None if table.generated is None else _pack(table.generated),
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,13 +80,14 @@ def load_table(path: Path) -> SubsetTable:
     try:
         lattice, codes, ids = Lattice(document["modalities"]), document["codes"], document["ids"]
         metrics = pd.DataFrame(document["subsets"])[document["metrics"]].astype(float)
-        experts = document["expert_scores"]
+        experts, generated = document["expert_scores"], document.get("generated")
         table = SubsetTable(
             lattice, codes, _unpack(document["scores"], (len(ids), len(codes))), metrics, np.asarray(ids, dtype=object),
             score_name=document["score"], kind=document["kind"], confidence=document["confidence"],
             resamples=document["resamples"], seed=document["seed"],
             groups=None if document["groups"] is None else np.asarray(document["groups"]),
             expert_scores=None if experts is None else _unpack(experts, (len(ids), lattice.M)),
+            generated=None if generated is None else _unpack(generated, (len(ids), lattice.M)) > 0,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, zlib.error) as error:
         raise RunError(f"{path}: the subset table is damaged ({error!r}).") from error

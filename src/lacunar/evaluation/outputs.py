@@ -18,7 +18,17 @@ from lacunar.lattice import MAX_TABLE, Lattice, Pairs
 from lacunar.memory import peak_bytes
 from lacunar.models.multimodal import MultimodalModel
 
-__all__ = ["MemoryLimit", "evaluation_mode", "feasible_pairs", "joint_model", "subset_codes", "subset_outputs"]
+__all__ = [
+    "MemoryLimit",
+    "evaluation_mode",
+    "feasible_pairs",
+    "joint_model",
+    "predict_in_pieces",
+    "samples_of",
+    "subset_codes",
+    "subset_outputs",
+    "takes_chunk",
+]
 
 DEFAULT_MEGABYTES = 64.0  # pieces that stay in a cache are decoded faster than larger ones
 MANY = 2**30
@@ -167,11 +177,11 @@ def _read_callable(model: Any, batch: Batch, pairs: Pairs, limit: MemoryLimit) -
     for code in pairs.codes.unique().tolist():
         rows = pairs.rows[pairs.codes == code]
         kept = [name for m, name in enumerate(names) if code >> m & 1]
-        output = torch.as_tensor(model(_samples(batch, rows).hide(kept)))
+        output = torch.as_tensor(model(samples_of(batch, rows).hide(kept)))
         yield Pairs(rows, torch.full_like(rows, code)), output.to(rows.device)
 
 
-def _samples(batch: Batch, rows: Tensor) -> Batch:
+def samples_of(batch: Batch, rows: Tensor) -> Batch:
     """Some of the samples of a batch, in order."""
     keep = torch.zeros(len(batch), dtype=torch.bool, device=batch.device)
     keep[rows] = True
@@ -183,6 +193,7 @@ def _samples(batch: Batch, rows: Tensor) -> Batch:
         target=None if batch.target is None else batch.target[keep],
         index=batch.index[keep],
         lengths={name: steps[stays[name]] for name, steps in batch.lengths.items()},
+        generated=batch.generated[keep],
     )
 
 

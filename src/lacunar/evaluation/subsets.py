@@ -15,6 +15,7 @@ from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.evaluation.metrics import measure, summarize
 from lacunar.evaluation.outputs import evaluation_mode, subset_codes, subset_outputs
 from lacunar.evaluation.table import SubsetTable
+from lacunar.models.configurable import Configurable
 from lacunar.tasks import Task
 
 __all__ = ["evaluate", "expert_scores", "target_for"]
@@ -98,7 +99,8 @@ def evaluate(
         score_name=task.score_name, kind=task.kind, confidence=confidence, resamples=bootstrap, seed=seed,
         groups=data.groups if resample == "groups" else None,
         expert_scores=None if references is None else expert_scores(references, data, task, batch_size),
-        notes=[*note, *notes],
+        generated=data.generated.numpy() if data.generated.any() else None,
+        notes=[*note, *notes, *_notes_of(model)],
     )  # fmt: skip
 
 
@@ -113,6 +115,12 @@ def target_for(task: Task, data: Any) -> Tensor:
     if data.task.kind != task.kind:
         raise DataError(f"The model was made for {task}, the data are a {data.task}.")
     return task.encode(data.task.decode(data.target))
+
+
+def _notes_of(model: Any) -> list[str]:
+    """What a model of this library wants the reader of its scores to know."""
+    notes = getattr(model, "notes", ()) if isinstance(model, Configurable) else ()
+    return [note for note in notes if isinstance(note, str)]
 
 
 Kept = tuple[np.ndarray, dict[str, np.ndarray]]

@@ -49,6 +49,7 @@ class SubsetTable:
         confidence, resamples, seed: of the bootstrap.
         groups: samples that are resampled together, or None.
         expert_scores: scores of frozen single-modality models, shape ``(N, M)``, NaN where absent; or None.
+        generated: which cells a completer made up, boolean, shape ``(N, M)``; None when none.
         notes: what a reader has to know to read the numbers rightly.
     """
 
@@ -67,6 +68,7 @@ class SubsetTable:
         seed: int = 0,
         groups: np.ndarray | None = None,
         expert_scores: np.ndarray | None = None,
+        generated: np.ndarray | None = None,
         notes: Sequence[str] = (),
     ):
         if not len(codes) or codes[0] != 0 or scores.shape != (len(ids), len(codes)) or len(metrics) != len(codes):
@@ -79,6 +81,7 @@ class SubsetTable:
         self.score_name, self.kind = score_name, kind
         self.confidence, self.resamples, self.seed = confidence, resamples, seed
         self.expert_scores = expert_scores
+        self.generated = None if generated is None else np.asarray(generated, dtype=bool)
         self.notes = [*notes, *self._about_rows()]
 
     # ------------------------------------------------------------------ the table
@@ -102,7 +105,8 @@ class SubsetTable:
     def frame(self) -> pd.DataFrame:
         """One row per subset, named ``'a+b'``: ``size``, ``n``, ``score`` with ``low`` and ``high``, further metrics.
 
-        The first row, ``'none'``, is the best constant prediction.
+        The first row, ``'none'``, is the best constant prediction. Where a completer filled in cells, ``generated``
+        is the share of the n samples in which a member of the subset was generated.
         """
         low, high = percentile_interval(self.draws, self.confidence)
         facts = {
@@ -112,6 +116,9 @@ class SubsetTable:
             "low": low,
             "high": high,
         }
+        if self.generated is not None:
+            with np.errstate(invalid="ignore"):
+                facts["generated"] = self._rests_on_generated().sum(axis=0) / self.counts
         return pd.DataFrame(facts, index=pd.Index(self.labels, name="subset")).join(self.metrics)
 
     @property
@@ -214,6 +221,23 @@ class SubsetTable:
                     }
                 )  # fmt: skip
         return pd.DataFrame(rows).set_index(["attribute", "value"])
+
+    def by_generated(self) -> pd.DataFrame:
+        """Scores of the samples whose members of a subset were all observed, and of those with generated ones.
+
+        Returns:
+            Indexed by subset and ``'observed'`` or ``'generated'``: ``n``, ``score`` with ``low`` and ``high``, and
+            ``few``, True where n is below 30. The two are different samples: their difference is no effect of
+            generating. Without any generated cell the second is empty, with n = 0.
+        """
+        made = self._rests_on_generated()
+        parts = np.stack([np.where(made, np.nan, self.scores), np.where(made, self.scores, np.nan)], axis=2)
+        parts = parts.reshape(len(self.ids), -1)
+        low, high = percentile_interval(bootstrap_means(parts, self.resamples, self.seed, self.groups), self.confidence)
+        n = np.isfinite(parts).sum(axis=0)
+        index = pd.MultiIndex.from_product([self.labels, ["observed", "generated"]], names=["subset", "cells"])
+        facts = {"n": n, "score": _means(parts), "low": low, "high": high, "few": n < FEW}
+        return pd.DataFrame(facts, index=index)
 
     def difference(self, other: SubsetTable) -> pd.DataFrame:
         """This table minus another on the same samples: ``difference``, ``low``, ``high`` for each subset and the mean.
@@ -320,7 +344,16 @@ class SubsetTable:
             self.lattice, self.codes, self.scores[keep], self.metrics.iloc[:, :0], self.ids[keep],
             score_name=self.score_name, kind=self.kind, confidence=self.confidence, resamples=self.resamples,
             seed=self.seed, groups=None if self.groups is None else self.groups[keep],
+            generated=None if self.generated is None else self.generated[keep],
         )  # fmt: skip
+
+    def _rests_on_generated(self) -> np.ndarray:
+        """Which scores rest on a generated cell, boolean, shape ``(N, K)``."""
+        known = np.isfinite(self.scores)
+        if self.generated is None:
+            return np.zeros_like(known)
+        members = self.lattice.decode(torch.tensor(self.codes)).numpy()
+        return known & (self.generated.astype(np.float32) @ members.T.astype(np.float32) > 0)
 
     def _column(self, code: int) -> int:
         return self.codes.index(code)
@@ -346,6 +379,12 @@ class SubsetTable:
             nobody = [label for label, count in zip(self.labels[1:], counts) if not count]
             listed = ", ".join(nobody[:5]) + (", ..." if len(nobody) > 5 else "")
             notes.append(f"no sample has {listed}: the mean is over the other {int((counts > 0).sum())} subsets")
+        if self.generated is not None and self.generated.any():
+            rests = self._rests_on_generated()[:, 1:].sum() / counts.sum()
+            notes.append(
+                f"{int(self.generated.sum())} cells were generated by a completer, not observed: {100 * rests:.1f} % "
+                "of the scores rest on one; by_generated() tells them apart"
+            )
         if counts.min() < counts.max():
             notes.append(
                 f"subsets are scored on different samples (n from {counts.min()} to {counts.max()}); "

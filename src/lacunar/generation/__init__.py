@@ -6,9 +6,19 @@ import importlib
 import pkgutil
 
 from lacunar.errors import ConfigError, did_you_mean
+from lacunar.generation.bank import PatternBank
 from lacunar.generation.base import Completer
+from lacunar.generation.benefit import abstain, filling_benefit
+from lacunar.generation.completed import Completed
+from lacunar.generation.knn import KNNCompleter
+from lacunar.generation.mean import MeanCompleter
+from lacunar.generation.ridge import RidgeCompleter
+from lacunar.generation.zero import ZeroCompleter
 
-__all__ = ["Completer", "available", "get"]
+__all__ = [
+    "Completed", "Completer", "KNNCompleter", "MeanCompleter", "PatternBank", "RidgeCompleter", "ZeroCompleter",
+    "abstain", "available", "filling_benefit", "get",
+]  # fmt: skip
 
 
 def available() -> dict[str, type[Completer]]:

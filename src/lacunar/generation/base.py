@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError
-from lacunar.evaluation.outputs import evaluation_mode, joint_model
+from lacunar.evaluation.outputs import evaluation_mode
+from lacunar.generation.views import ROWS, encoded_views, moments, value_views
 from lacunar.models.configurable import Configurable
 from lacunar.models.multimodal import Features
 
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
     from lacunar.data.splits import Splits
 
-__all__ = ["Completer", "features_of"]
+__all__ = ["Completer"]
 
-#: Rows that are completed at a time.
-ROWS = 1024
 DENSE = ("vector", "image", "volume")
 
 
@@ -141,20 +139,21 @@ class Completer(Configurable, ABC):
                 )
         if model is None:
             self._refuse_sequences(data)
-        values, shape = _values(data) if model is None else _encoded(data, model)
+        values, shape = value_views(data) if model is None else encoded_views(data, model)
         task = data.task
         for key in [*self._buffers, *self._parameters]:
             delattr(self, key)
         self.names = data.names
         self.sizes = [part.shape[1] for part in values]
-        self.classes = task.n_outputs if task is not None and task.kind == "classification" else None
+        classified = data.target is not None and task is not None and task.kind == "classification"
+        self.classes = task.n_outputs if classified and task is not None else None
         self.inputs = None
         self.feature_shape = shape
         if model is None:
             self.inputs = {name: {"kind": data.kinds[name], "shape": list(data.shapes[name])} for name in data.names}
         present = data.present.to(values[0].device)
         for m, part in enumerate(values):
-            center, scale = _moments(part[present[:, m]], self.standardise)
+            center, scale = moments(part[present[:, m]])
             self._keep(f"center{m}", center)
             self._keep(f"scale{m}", scale)
         views = [self._to_view(m, part, present[:, m]) for m, part in enumerate(values)]
@@ -233,20 +232,17 @@ class Completer(Configurable, ABC):
         rate: float = 0.3,
         seed: int = 0,
         repeats: int = 5,
-        *,
-        model: nn.Module | None = None,
-        resamples: int = 1000,
-        confidence: float = 0.95,
+        **options: Any,
     ) -> pd.DataFrame:
         """How near the filling comes to observed cells that are hidden on purpose.
 
-        See :func:`lacunar.generation.scoring.score_completer`, which this calls.
+        One row per modality: ``n``, ``r2`` and ``rmse`` in standardised units with intervals, and those of filling
+        with the mean. See :func:`lacunar.generation.scoring.score_completer`, which this calls, for the options
+        (``hide``, ``model``, ``resamples``, ``confidence``), columns and errors.
         """
         from lacunar.generation.scoring import score_completer
 
-        return score_completer(
-            self, data, rate, seed, repeats, model=model, resamples=resamples, confidence=confidence
-        )  # fmt: skip
+        return score_completer(self, data, rate, seed, repeats, **options)
 
     # ------------------------------------------------------------------ inside
 
@@ -272,12 +268,14 @@ class Completer(Configurable, ABC):
         """What could stand in each cell, in the units of the values."""
         views = [self._to_view(m, part, present[:, m]) for m, part in enumerate(values)]
         made = self._fill(views, present)
+        if not self.standardise:
+            return made
         return [part * self._scale(m) + self._center(m) for m, part in enumerate(made)]
 
     def _to_view(self, m: int, values: Tensor, has: Tensor) -> Tensor:
         # What stands in an absent cell is replaced before any arithmetic, so that no gradient meets it either.
         known = torch.where(has[:, None], values, torch.nan)
-        return (known - self._center(m)) / self._scale(m)
+        return (known - self._center(m)) / self._scale(m) if self.standardise else known
 
     def _center(self, m: int) -> Tensor:
         return getattr(self, f"center{m}")
@@ -361,51 +359,3 @@ class Completer(Configurable, ABC):
             return "not fitted"
         where = "features" if self.inside_model else "values"
         return f"{where} of {', '.join(self.names)}"
-
-
-def features_of(model: nn.Module, batch: Batch) -> Features:
-    """What the encoders of a model make of a batch; of a model with experts, its joint part.
-
-    Raises:
-        ConfigError: the model has no encoders to read.
-    """
-    inner: Any = model if hasattr(model, "encode") else joint_model(model)
-    features = inner.encode(batch)
-    return getattr(features, "joint", features)
-
-
-def _values(data: MultimodalDataset) -> tuple[list[Tensor], None]:
-    """Every modality with one flat row per sample, NaN where absent."""
-    values = []
-    for m, name in enumerate(data.names):
-        size = math.prod(data.shapes[name])
-        table = torch.full((len(data), size), torch.nan)
-        for rows in _chunks(data.present[:, m].nonzero().squeeze(1)):
-            table[rows] = data.columns[name].take(rows)[0].flatten(1).float()
-        values.append(table)
-    return values, None
-
-
-def _encoded(data: MultimodalDataset, model: nn.Module) -> tuple[list[Tensor], tuple[int, ...]]:
-    """The features of every modality with one flat row per sample, and the shape of one modality's features."""
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    parts = []
-    with evaluation_mode(model):
-        for batch in data.batches(ROWS):
-            parts.append(features_of(model, batch.to(device)).h.float())
-    h = torch.cat(parts)
-    return [h[:, m].flatten(1) for m in range(h.shape[1])], tuple(h.shape[2:])
-
-
-def _chunks(rows: Tensor) -> Iterator[Tensor]:
-    return iter(rows.split(ROWS))
-
-
-def _moments(rows: Tensor, standardise: bool) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each column; columns that do not vary keep their units."""
-    if not standardise:
-        return rows.new_zeros(rows.shape[1]), rows.new_ones(rows.shape[1])
-    exact = rows.double()
-    center, scale = exact.mean(0), exact.std(0, correction=0)
-    still = scale <= 1e-6 * (1 + center.abs())
-    return center.float(), torch.where(still, 1.0, scale).float()

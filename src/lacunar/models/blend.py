@@ -84,7 +84,10 @@ class Blend(Configurable):
 
     def predict(self, features: BlendFeatures, pairs: Pairs, chunk: int | None = None) -> Tensor:
         """Raw outputs ``(P, K)`` of (sample, subset) pairs."""
-        joint = self.joint.predict(features.joint, pairs, chunk)
+        return self.combine(self.joint.predict(features.joint, pairs, chunk), features, pairs)
+
+    def combine(self, joint: Tensor, features: BlendFeatures, pairs: Pairs) -> Tensor:
+        """The pool of what the joint model says of each pair, ``(P, K)``, and what the experts in it say."""
         weights = expert_weights(self.lattice.decode(pairs.codes), self.share, self.decay)
         own = opinion(self.task, joint, self.prior)[:, None]
         opinions = torch.cat([own, features.opinions[pairs.rows]], 1)

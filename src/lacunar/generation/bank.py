@@ -1,0 +1,58 @@
+"""A bank of vectors, one for each pattern of availability and each absent modality (Flex-MoE)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lacunar.errors import ConfigError, DataError
+from lacunar.generation.base import Completer
+from lacunar.lattice import MAX_TABLE, Lattice
+
+__all__ = ["PatternBank"]
+
+
+class PatternBank(Completer):
+    """Fills an absent modality with a vector that depends on which modalities are there, and on nothing else.
+
+    Constant per pattern: two samples with the same modalities get the same filling, so it carries no information
+    about the sample beyond its pattern. Whatever a model gains from it, it gains because the vector tells the model
+    what is missing, or from training, never because a missing value was recovered.
+
+    An entry is the mean of the modality over the training samples that have it along with all of the pattern; where
+    they are fewer than ``min_rows``, over all that have the modality. Fitted inside a model the entries are
+    parameters, with these means to begin with, so that an optimiser can train them through ``complete_features``.
+
+    Args:
+        min_rows: fewest training samples for a mean of their own.
+        seed: not used; nothing is random.
+    """
+
+    name: ClassVar[str] = "bank"
+
+    def __init__(self, min_rows: int = 10, seed: int = 0):
+        super().__init__(seed)
+        if isinstance(min_rows, bool) or not isinstance(min_rows, int) or min_rows < 1:
+            raise ConfigError(f"PatternBank: min_rows: expected a whole number from 1, got {min_rows!r}.")
+        self.min_rows = min_rows
+
+    def _fit(self, views: list[Tensor], present: Tensor, target: Tensor | None) -> None:
+        lattice = Lattice(self.names)
+        if lattice.M > MAX_TABLE:
+            raise DataError(
+                f"PatternBank: {lattice.M} modalities have 2^{lattice.M} patterns, the bank holds those of up to "
+                f"{MAX_TABLE}. Use the mean or ridge completer."
+            )
+        # Which training rows have all of a pattern, (2^M, N).
+        within = (lattice.codes[:, None].to(present.device) & lattice.encode(~present)) == 0
+        for m, view in enumerate(views):
+            having = (within & present[:, m]).to(view.dtype)
+            count = having.sum(1, keepdim=True)
+            entries = having @ view.nan_to_num(0.0) / count.clamp(min=1)
+            self._keep(f"entries{m}", torch.where(count >= self.min_rows, entries, 0.0), learnable=self.inside_model)
+
+    def _fill(self, views: list[Tensor], present: Tensor) -> list[Tensor]:
+        codes = Lattice(self.names).encode(present)
+        return [getattr(self, f"entries{m}")[codes] for m in range(len(views))]
