@@ -182,8 +182,8 @@ class Learner:
 
 
 def _with_validation(data: MultimodalDataset, share: float, seed: int) -> dict[str, np.ndarray]:
-    """Ids to train and to validate on; what was generated does not validate, as long as there is something else."""
-    real = ~data.generated.any(1)
+    """Ids to train and to validate on: complete samples with nothing generated validate, where there are any."""
+    real = data.present.all(1) & ~data.generated.any(1)
     candidates = data.select(real) if bool(real.any()) else data
     count = max(1, round(share * len(candidates)))
     chosen = candidates.ids[NestedSubsets(candidates, seed).rows(count)]
