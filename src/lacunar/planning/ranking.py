@@ -185,6 +185,7 @@ def rank(
     if per_cost:
         order, drawn_order = _per_cost(order, prices), _per_cost(drawn_order, prices)
     low, high = percentile_interval(scores, confidence) if uncertain else (np.full(len(codes), np.nan),) * 2
+    low, high = np.where(np.isnan(point), np.nan, low), np.where(np.isnan(point), np.nan, high)
     gains = (mean - mean[0])[codes]
     frame = pd.DataFrame(
         {

@@ -6,13 +6,14 @@ another one.
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import numpy as np
 
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.lattice import Lattice
-from lacunar.planning.indicators import MINIMUM_GAIN
+from lacunar.planning.indicators import MINIMUM_GAIN, DegenerateUtilityWarning
 from lacunar.planning.search import cost_benefit, exhaustive, greedy_utility
 from lacunar.planning.selection_base import TIE, Path, Selection, checked_size, pick, selected, steps_of
 from lacunar.planning.utility_table import UtilityTable
@@ -59,6 +60,9 @@ def select(
     Raises:
         ConfigError: an unknown option, or k outside 1 to M.
         DataError: values that are needed are missing.
+
+    Warns:
+        DegenerateUtilityWarning: the gain of all modalities is too small to scale f1 by; its order stands all the same.
     """
     for option, given, known in (
         ("f1", f1, ("shapley", "singleton")),
@@ -108,7 +112,10 @@ def select(
     notes = []
     if unscaled:
         notes.append(f"degenerate: the gain of all modalities, {scale:.4g}, is not above {minimum:g}: unscaled f1")
+        warnings.warn(notes[-1], DegenerateUtilityWarning, stacklevel=2)
     notes += _about_first(path[0][1], lattice, f1)
+    if on_negative == "nan" and normalise != "none":
+        notes += _refused(path, lattice, mean, minimum)
     chosen = path[-1][0]
     if chosen.bit_count() < k:
         notes.append(f"stopped at {chosen.bit_count()} of {k}: no further modality has a positive {f2}")
@@ -139,6 +146,17 @@ def _second(
             before = np.array([code])
             scores = scores - share(gain[before] - inside, before)
     return np.where(code & bits, np.nan, scores)
+
+
+def _refused(path: Path, lattice: Lattice, mean: np.ndarray, minimum: float) -> list[str]:
+    """Candidates that had a value but nothing to divide it by."""
+    found = []
+    for code, scores in path[1:]:
+        for m in np.flatnonzero(np.isnan(scores)):
+            joined = code | 1 << int(m)
+            if joined != code and not np.isnan(mean[joined]) and not np.isnan(scores).all():
+                found.append(lattice.label(joined))
+    return [f"never picked, because their gain is not above {minimum:g}: {', '.join(found)}"] if found else []
 
 
 def _about_first(scores: np.ndarray, lattice: Lattice, f1: str) -> list[str]:
