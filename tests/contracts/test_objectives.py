@@ -132,16 +132,20 @@ def test_t5_renaming_and_reordering_changes_no_loss(method, M):
     torch.testing.assert_close(renamed(first_batch(moved)), model(first_batch(data)), rtol=1e-5, atol=1e-6)
 
 
+#: Names of module lists with a module for each modality, and of layers with an output for each.
+LISTS, LAYERS = {"heads", "specific", "encoding"}, {"domain_head"}
+
+
 def permute_state(objective, again, order):
     """The state of an objective for modalities in another order: lists and buffers with an entry for each modality."""
     state, M = objective.state_dict(), len(order)
     for key in list(state):
         words = key.split(".")
-        place = next((i for i, word in enumerate(words) if word.isdigit()), None)
-        if place is not None and "heads" in words:  # a module for each modality
+        place = next((i + 1 for i, word in enumerate(words) if word in LISTS), None)
+        if place is not None:
             old = ".".join([*words[:place], str(order[int(words[place])]), *words[place + 1 :]])
             state[key] = objective.state_dict()[old]
-        elif len(words) == 1 and state[key].shape[:1] == (M,):
+        elif (len(words) == 1 or words[0] in LAYERS) and state[key].shape[:1] == (M,):
             state[key] = state[key][order]
         elif len(words) == 1 and state[key].shape[1:] == (M,):  # a row for each sample
             state[key] = state[key][:, order]

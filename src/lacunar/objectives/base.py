@@ -149,6 +149,21 @@ class Objective(nn.Module):
         """The model that predicts; differs from ``model`` when the method adds modules to it."""
         return model
 
+    def with_parts(self, model: MultimodalModel, **parts: nn.Module | None) -> MultimodalModel:
+        """The model with modules of this method in the place of its own; all else is shared, nothing is copied.
+
+        For methods whose :meth:`build` gives another model. Kept as long as the model stays the same.
+        """
+        kept = self.__dict__.get("_with_parts")
+        wanted = (model, *parts.values())
+        if kept is None or len(kept[0]) != len(wanted) or any(a is not b for a, b in zip(kept[0], wanted)):
+            made = MultimodalModel(**{**model.configuration(), **parts})  # type: ignore[arg-type]
+            kept = wanted, made
+            # Not as a submodule: the model belongs to whoever trains it.
+            object.__setattr__(self, "_with_parts", kept)
+        kept[1].task = model.task
+        return kept[1].train(model.training)
+
     def stages(self) -> Sequence[Stage]:
         """The stages of a training run, in order; ``self.stage`` is the one that is on."""
         return (Stage("train"),)
