@@ -22,7 +22,7 @@ class Candidate:
     Attributes:
         blocks: ``(code, samples)``: that many new samples of the subset with that bit code, the main subset first.
         cost: the price of all of it.
-        label: the subset in words; of a mixture all of them.
+        label: the subset in words; of a mixture ``"a+b and a"``.
     """
 
     blocks: tuple[tuple[int, int], ...]
@@ -44,9 +44,7 @@ def candidate(lattice: Lattice, costs: CostModel, blocks: Iterable[tuple[int, in
     """Samples of one or several subsets, with their price."""
     kept = tuple((code, samples) for code, samples in blocks if samples > 0)
     named = [(lattice.subset(code), samples) for code, samples in kept]
-    label = lattice.label(kept[0][0]) if kept else NOTHING
-    if len(kept) > 1:
-        label = " and ".join(f"{samples} of {lattice.label(code)}" for code, samples in kept)
+    label = " and ".join(lattice.label(code) for code, _ in kept) or NOTHING
     return Candidate(kept, costs.cost_of(named), label)
 
 
