@@ -12,6 +12,7 @@ from lacunar.evaluation.calibration import (
 from lacunar.evaluation.figures import subset_figure
 from lacunar.evaluation.probes import capability, capability_trajectory
 from lacunar.evaluation.representation import representation_metrics, representation_quality
+from lacunar.evaluation.sentiment import sentiment_metrics
 from lacunar.evaluation.sliding import SlidingWindow
 from lacunar.evaluation.statistics import Difference, paired_difference, seed_interval
 from lacunar.evaluation.subsets import evaluate
@@ -34,5 +35,6 @@ __all__ = [
     "representation_metrics",
     "representation_quality",
     "seed_interval",
+    "sentiment_metrics",
     "subset_figure",
 ]
