@@ -22,7 +22,7 @@ from lacunar.generation import get as get_completer
 from lacunar.models.references import estimator_opinions
 from lacunar.planning.estimate_scoring import metric_for, score_constant, score_output
 from lacunar.planning.nested import NestedSubsets
-from lacunar.prediction import raw_outputs
+from lacunar.planning.retrain import WholeSubset, fit_options, one_thread, settle
 
 __all__ = ["Learner", "Outcome", "complete_cases", "held_out"]
 
@@ -68,7 +68,7 @@ class Learner:
         completer: what fills gaps when it is asked to: a name of :func:`lacunar.generation.available`, a completer
             (copied, and fitted anew each time), its class, or a function of the seed.
         fit: options of :func:`lacunar.fit` for networks; ``objective`` may be a function that makes one. Networks
-            are trained by ``Joint`` when none is given.
+            learn from what each sample has when none is given.
         val: share of the training samples that select a network's epoch.
     """
 
@@ -136,12 +136,17 @@ class Learner:
             return (lambda samples: prior.expand(len(samples), -1)), (note,)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = self._make(data)
+            model = self.make(data)
         if isinstance(model, nn.Module):
             return self._train_network(data, model, seed), ()
         return _train_estimator(data, model, seed), ()
 
-    def _make(self, data: MultimodalDataset) -> Any:
+    def make(self, data: MultimodalDataset) -> Any:
+        """A model for some training data that has learned nothing.
+
+        Raises:
+            ConfigError: ``make_model`` makes neither a network nor one estimator.
+        """
         given = self.make_model
         if given is None:
             from lacunar.models.defaults import default_model
@@ -165,20 +170,26 @@ class Learner:
         return made
 
     def _train_network(self, data: MultimodalDataset, model: Any, seed: int) -> Predictor:
-        from lacunar.objectives.joint import Joint
         from lacunar.training.fit import fit
 
-        options = {"progress": False, "seed": seed, **self.fit}
+        options = {"seed": seed, **fit_options(self.fit)}
         objective = options.pop("objective", None)
         if objective is None:
-            objective = Joint()
+            objective = WholeSubset()
         elif isinstance(objective, nn.Module):
             objective = copy.deepcopy(objective)
         else:
             objective = objective()
         splits = make_splits(data, indices=_with_validation(data, self.val, seed))
-        run = fit(splits, model, objective, **options)
-        return lambda samples: raw_outputs(run.model, samples)
+        with one_thread():
+            run = fit(splits, model, objective, progress=False, **options)
+        return lambda samples: _outputs(run.model, samples)
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, samples: MultimodalDataset) -> Tensor:
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return torch.cat([model(batch.to(device)).float().cpu() for batch in samples.batches(256)])
 
 
 def _with_validation(data: MultimodalDataset, share: float, seed: int) -> dict[str, np.ndarray]:
@@ -194,12 +205,14 @@ def _train_estimator(data: MultimodalDataset, estimator: Any, seed: int) -> Pred
     assert data.task is not None
     assert data.target is not None
     task, prior = data.task, _prior(data)
-    options = estimator.get_params() if hasattr(estimator, "get_params") else {}
-    unset = {key: seed for key, value in options.items() if key.endswith("random_state") and value is None}
-    if unset:
-        estimator.set_params(**unset)
+    if task.kind in ("classification", "multilabel") and not hasattr(estimator, "predict_proba"):
+        raise ConfigError(
+            f"make_model: {type(estimator).__name__} gives no probabilities (predict_proba). Use another."
+        )
+    settle(estimator, seed)
     columns = _Columns(data)
-    estimator.fit(columns(data), data.target.numpy())
+    with one_thread():
+        estimator.fit(columns(data), data.target.numpy())
 
     def predict(samples: MultimodalDataset) -> Tensor:
         return prior + estimator_opinions([estimator], columns(samples), task, prior)[:, 0]
