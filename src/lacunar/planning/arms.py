@@ -14,9 +14,10 @@ import numpy as np
 
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, did_you_mean
-from lacunar.planning.nested import NestedSubsets, floor
+from lacunar.planning.allocation import Allocation, allocate, portion
+from lacunar.planning.nested import NestedSubsets
 
-__all__ = ["ARMS", "Arm", "Purchase", "get_arm", "purchase", "random_key", "training_rows"]
+__all__ = ["ARMS", "Arm", "Bought", "buy", "get_arm", "owned_and_bought", "random_key"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def get_arm(asked: str | Mapping[str, Any]) -> Arm:
 
 
 @dataclass(frozen=True)
-class Purchase:
+class Bought:
     """What an arm buys.
 
     Attributes:
@@ -120,7 +121,7 @@ class Purchase:
         return float((self.present * prices).sum() + label * self.labels)
 
 
-def purchase(
+def buy(
     arm: Arm,
     pool: NestedSubsets,
     names: Sequence[str],
@@ -128,21 +129,12 @@ def purchase(
     beta: float,
     key: Sequence[str] = (),
     *,
-    primary: str | None = None,
+    strength: Mapping[str, float] | None = None,
     seed: int = 0,
-) -> Purchase:
-    """What an arm buys from a pool of N samples with ``beta * N`` cells; fractions are cut off, never rounded up.
+) -> Bought:
+    """What an arm buys from a pool of N samples with ``beta * N`` cells, see :func:`allocate`.
 
-    ========  ==========================  =====================
-    arm       new samples                 cells
-    ========  ==========================  =====================
-    even      ``beta N / M``              all M of each
-    sk-ll     ``beta N / |S|``            those in S
-    upper     ``beta N``                  all M: M budgets
-    ========  ==========================  =====================
-
-    With a ``ratio`` r, ``r B`` new samples have the primary modality, the first ``(1 - r) B / (|S| - 1)`` of them
-    everything in the key; so a larger r buys more labels.
+    Counts are rounded down, and what is left over is not spent, so that every arm stays within its budget.
 
     Args:
         arm: what to buy.
@@ -151,40 +143,30 @@ def purchase(
         rho: share of the pool that is owned.
         beta: budget in cells, as a share of N.
         key: the modalities chosen for SK-LL.
-        primary: the strongest of them, for a weighted split; the first when left out.
+        strength: how much each modality is worth, for a weighted split.
         seed: draws the random subset.
 
     Raises:
-        ConfigError: a purchase that the pool cannot serve, a negative budget, or an arm without its key.
+        ConfigError: an unknown modality, an arm without its key, or more samples than the pool has left.
     """
-    if beta < 0:
-        raise ConfigError(f"beta: expected a share of at least 0, got {beta}.")
-    size = len(pool)
-    budget = floor(beta * size)
-    if arm.buys == "nothing":
-        return Purchase(np.empty(0, dtype=np.int64), np.zeros((0, len(names)), dtype=bool), (), 0)
+    budget = portion(len(pool), beta)
     chosen = tuple(arm.subset or key)
-    for name in chosen:
-        if name not in names:
-            raise ConfigError(f"Arm {arm.name!r}: unknown modality {name!r}.{did_you_mean(name, names)}")
-    if not chosen and (arm.buys in ("key", "random") or arm.samples == "key"):
-        raise ConfigError(f"Arm {arm.name!r} needs a key: the modalities that were selected.")
     if arm.buys == "random":
         chosen = random_key(names, len(chosen), seed)
-    subset = tuple(names) if arm.buys == "all" else tuple(name for name in names if name in chosen)
-    count = {"even": budget // len(names), "key": budget // max(len(chosen), 1), "budget": budget}[arm.samples]
-    whole = count
-    if arm.ratio is not None and arm.buys != "all" and len(subset) > 1:
-        count = floor(arm.ratio * budget)
-        whole = floor((1 - arm.ratio) * budget / (len(subset) - 1))
-        if whole > count:
-            raise ConfigError(f"Arm {arm.name!r}: the primary modality gets {arm.ratio:.0%}, less than an even share.")
-    rows = pool.rows(count, len(pool.share(rho)))
-    present = np.zeros((len(rows), len(names)), dtype=bool)
-    present[:whole, [names.index(name) for name in subset]] = True
-    if whole < count:
-        present[whole:, names.index(primary if primary in subset else subset[0])] = True
-    return Purchase(rows, present, subset, budget)
+    if arm.buys == "nothing":
+        bought, chosen, budget = Allocation(tuple(names)), (), 0
+    elif arm.samples == "budget":
+        bought, chosen = allocate("upper", names, budget), tuple(names)
+    elif arm.buys == "all":
+        match = "cells" if arm.samples == "even" else "labels"
+        bought, chosen = allocate("even", names, budget, chosen, match=match), tuple(names)
+    else:
+        ratio = arm.ratio if len(chosen) > 1 else None
+        bought = allocate("sk-ll", names, budget, chosen, share=ratio, strength=strength if ratio is not None else None)
+    rows = pool.rows(bought.samples, len(pool.share(rho)))
+    kinds = [[name in subset for name in names] for subset, count in bought.blocks for _ in range(count)]
+    present = np.array(kinds, dtype=bool).reshape(bought.samples, len(names))[: len(rows)]
+    return Bought(rows, present, tuple(name for name in names if name in chosen), budget)
 
 
 def random_key(names: Sequence[str], size: int, seed: int) -> tuple[str, ...]:
@@ -193,8 +175,8 @@ def random_key(names: Sequence[str], size: int, seed: int) -> tuple[str, ...]:
     return tuple(names[m] for m in sorted(drawn.tolist()))
 
 
-def training_rows(data: MultimodalDataset, owned: np.ndarray, bought: Purchase) -> MultimodalDataset:
+def owned_and_bought(data: MultimodalDataset, owned: np.ndarray, bought: Bought) -> MultimodalDataset:
     """What there is and what was bought, as one data set; what was not bought is gone from it."""
     rows = np.concatenate([owned, bought.rows])
-    present = np.concatenate([data.present.numpy()[owned], bought.present & data.present.numpy()[bought.rows]])
-    return data.select(rows).hide(present)
+    has = data.present.numpy()
+    return data.select(rows).hide(np.concatenate([has[owned], bought.present & has[bought.rows]]))

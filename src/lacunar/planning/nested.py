@@ -13,6 +13,7 @@ import numpy as np
 
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError
+from lacunar.planning.allocation import portion
 
 __all__ = ["NestedSubsets", "strata"]
 
@@ -107,9 +108,7 @@ class NestedSubsets:
         Raises:
             ConfigError: a share outside [0, 1].
         """
-        if not 0 <= rho <= 1:
-            raise ConfigError(f"rho: expected a share of the pool in [0, 1], got {rho}.")
-        return self.rows(floor(rho * len(self)))
+        return self.rows(portion(len(self), rho))
 
     def _whole(self, count: int) -> int:
         """The largest number of samples up to ``count`` that ends between two groups."""
@@ -117,11 +116,6 @@ class NestedSubsets:
         while 0 < count < len(self) and self.groups[count - 1] == self.groups[count]:
             count -= 1
         return count
-
-
-def floor(value: float) -> int:
-    """Rounded down, but not below a whole number that floating point just missed (``0.3 * 10``)."""
-    return int(np.floor(value + 1e-9))
 
 
 def _merged(ids: np.ndarray, codes: np.ndarray, seed: int) -> np.ndarray:
