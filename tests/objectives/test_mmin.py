@@ -1,0 +1,116 @@
+"""MMIN: imagination, its teacher, and the reduced form."""
+
+import pytest
+import torch
+from tests.helpers import first_batch, small_model, vectors
+
+from lacunar.errors import ConfigError
+from lacunar.objectives.mmin import MMIN, Imagination, random_patterns
+from lacunar.training.fit import fit
+
+
+def ready(data, **options):
+    torch.manual_seed(0)
+    model, objective = small_model(data), MMIN(**options)
+    objective.setup(model, data)
+    objective.stage = objective.stages()[-1]
+    return model, objective
+
+
+def test_the_published_widths():
+    network = Imagination(128, 3)
+    imagined, latents = network.imagine(torch.randn(2, 384))
+    assert imagined.shape == (2, 384)
+    assert latents.shape == (2, 320)
+    assert [
+        layer.out_features for layer in network.forward_cascade.down[0].layers if hasattr(layer, "out_features")
+    ] == [
+        256,
+        128,
+        64,
+    ]
+
+
+@pytest.mark.parametrize(("everything", "patterns"), [(True, 7), (False, 6)])
+def test_patterns_are_uniform(everything, patterns):
+    torch.manual_seed(0)
+    drawn = random_patterns(torch.ones(21000, 3, dtype=torch.bool), everything)
+    counts = torch.bincount((drawn.long() << torch.arange(3)).sum(1), minlength=8)
+    assert counts[0] == 0
+    assert (counts > 0).sum() == patterns
+    shares = counts[counts > 0] / len(drawn)
+    torch.testing.assert_close(shares, torch.full((patterns,), 1 / patterns), atol=0.015, rtol=0)
+
+
+def test_patterns_stay_within_what_is_there():
+    torch.manual_seed(0)
+    present = torch.tensor([[True, False, True, False], [False, True, False, False]]).repeat_interleave(300, 0)
+    drawn = random_patterns(present, everything=False)
+    assert drawn.any(1).all()
+    assert not (drawn & ~present).any()
+    assert (drawn[:300].sum(1) == 1).all()
+
+
+def test_the_teacher_is_a_frozen_copy_from_the_start_of_its_stage():
+    data = vectors(3, n=30, missing=0.0)
+    model, objective = ready(data, teacher=True)
+    with torch.no_grad():
+        for parameter in model.encoders.parameters():
+            parameter.add_(1.0)
+    objective.on_stage_start(model, data, objective.stages()[0])
+    assert not torch.equal(next(objective.teacher.parameters()), next(model.encoders.parameters()))
+    objective.on_stage_start(model, data, objective.stages()[1])
+    assert torch.equal(next(objective.teacher.parameters()), next(model.encoders.parameters()))
+    terms = objective(model, first_batch(data))
+    assert set(terms) == {"task", "cycle", "imagination"}
+    sum(terms.values()).backward()
+    assert all(parameter.grad is None for parameter in objective.teacher.parameters())
+    assert any(parameter.grad.abs().sum() > 0 for parameter in model.encoders.parameters())
+
+
+def test_the_cycle_does_not_move_the_features_it_should_reach():
+    data = vectors(2, n=20, missing=0.0)
+    model, objective = ready(data)
+    h = torch.randn(20, 16, requires_grad=True)
+    imagined, _ = objective.network.imagine(h)
+    back, _ = objective.network.backward_cascade(imagined)
+    (back - h.detach()).square().mean().backward()
+    through = h.grad.clone()
+    terms = objective(model, first_batch(data))
+    terms["cycle"].backward()
+    assert through.abs().sum() > 0  # through the cascade only
+    assert terms["cycle"].requires_grad
+
+
+def test_the_target_of_a_row_is_zero_where_it_is_shown():
+    data = vectors(3, n=12, missing=0.0)
+    model, objective = ready(data, teacher=True)
+    batch = first_batch(data)
+    shown = random_patterns(batch.present, everything=False)
+    aim = objective.with_parts_of_teacher(model).encode(batch.hide(~shown)).h
+    assert (aim[shown] == 0).all()
+    assert (aim[~shown].abs().sum(1) > 0).all()
+
+
+def test_the_published_form_refuses_incomplete_training_data():
+    data = vectors(3, n=30, missing=0.3)
+    with pytest.raises(ConfigError, match="needs complete training data"):
+        MMIN(teacher=True).setup(small_model(data), data)
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+def test_it_trains_with_fit(teacher):
+    data = vectors(3, n=80, missing=0.0).split(train=0.7, val=0.3, test=0.0, seed=0)
+    run = fit(data, small_model(data.train), MMIN(teacher=teacher), max_epochs=4, progress=False)
+    assert run.best_epoch >= (1 if teacher else 0)
+    assert run.model(first_batch(data.val)).shape == (len(data.val), 3)
+    assert ("loss/imagination" in run.history.columns) == teacher
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"pretraining": 0.0}, "pretraining"), ({"cycle": -1.0}, "cycle"), ({"blocks": 0}, "blocks")],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        MMIN(**options)
