@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, did_you_mean
 from lacunar.evaluation.statistics import percentile_interval, resample_counts
-from lacunar.planning.estimate_scoring import score_output
+from lacunar.planning.estimate_scoring import metric_for, score_output
 from lacunar.planning.learner import Learner, complete_cases, held_out
 from lacunar.planning.nested import NestedSubsets
 
@@ -75,6 +75,7 @@ def group_effect(
     learner: Learner,
     *,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    fill: bool = True,
     test: float = 0.25,
     confidence: float = 0.95,
     resamples: int = 1000,
@@ -83,7 +84,7 @@ def group_effect(
     """Rehearse a purchase inside the pilot and score every subgroup before and after.
 
     For each seed a part of the complete samples is held out. Of the rest, half is what there is; the other half is
-    bought with ``subset`` alone and completed by the learner's completer. Two models are trained, without and with the
+    bought with ``subset`` alone. Two models are trained, without and with the
     purchase, and both are scored on the held-out samples. Intervals resample seeds and samples jointly.
 
     Args:
@@ -92,6 +93,7 @@ def group_effect(
         names: attributes to report by.
         learner: how to complete, train and score.
         seeds: of the repeats.
+        fill: complete what is not bought; otherwise it stays absent.
         test: share that is held out.
         confidence: nominal coverage of the intervals.
         resamples: bootstrap resamples.
@@ -104,7 +106,7 @@ def group_effect(
     before = after = np.full((len(seeds), len(known)), np.nan)
     trainings = 0
     if large:
-        jobs = [delayed(_rehearsed)(known, tuple(subset), learner, seed, test) for seed in seeds]
+        jobs = [delayed(_rehearsed)(known, tuple(subset), learner, seed, test, fill) for seed in seeds]
         for r, (rows, first, second) in enumerate(Parallel(n_jobs=n_jobs)(jobs)):
             if r == 0:
                 before, after = before.copy(), after.copy()
@@ -128,7 +130,7 @@ def group_effect(
 
 
 def _rehearsed(
-    data: MultimodalDataset, subset: tuple[str, ...], learner: Learner, seed: int, test: float
+    data: MultimodalDataset, subset: tuple[str, ...], learner: Learner, seed: int, test: float, fill: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions that were held out, and each one's score without and with the purchase."""
     rest, scored = held_out(data, test, seed)
@@ -138,14 +140,13 @@ def _rehearsed(
     owned[order.rows(half)] = True
     bought = {name: owned | (name in subset) for name in data.names}
     first = _items(learner, rest.select(owned), scored, seed)
-    second = _items(learner, learner.complete(rest.hide(bought), seed), scored, seed)
+    larger = rest.hide(bought)
+    second = _items(learner, learner.complete(larger, seed) if fill else larger, scored, seed)
     position = {key: row for row, key in enumerate(data.ids)}
     return np.array([position[key] for key in scored.ids]), first, second
 
 
 def _items(learner: Learner, train: MultimodalDataset, scored: MultimodalDataset, seed: int) -> np.ndarray:
-    from lacunar.planning.estimate_scoring import metric_for
-
     assert scored.task is not None
     assert scored.target is not None
     predict, _ = learner.train(train, seed)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -89,13 +90,13 @@ def _flips(plan: Plan) -> list[str]:
     if not len(plan.flips):
         return ["Nothing within a factor of 16 of a price or the budget changes this.", ""]
     lines = []
-    for row in plan.flips.itertuples():
+    for row in _rows(plan.flips):
         to = "nothing" if row.to == NOTHING else row.to
         if row.what == "threshold":
             lines.append(f"  a gain worth buying for of {row.value:.3g}: {to}")
         else:
             what = {"cost": f"price of {row.modality}", "quality": f"completion quality of {row.modality}"}.get(
-                str(row.what), str(row.what)
+                row.what, row.what
             )
             change = f"times {row.factor:.2f} (to {row.value:,.4g})"
             lines.append(f"  {what} {change}: {to}")
@@ -106,12 +107,12 @@ def _fairness(plan: Plan) -> list[str]:
     if plan.fairness is None or not len(plan.fairness):
         return []
     lines = ["By subgroup"]
-    for row in plan.fairness.itertuples():
+    for row in _rows(plan.fairness):
         told = (
             row.note or f"{row.before:.4g} to {row.after:.4g}, gain {row.gain:+.3g} [{row.low:+.3g}, {row.high:+.3g}]"
         )
         lines.append(f"  {row.attribute} {row.group} (n={row.n}): {told}")
-    for row in (plan.gaps if plan.gaps is not None else pd.DataFrame()).itertuples():
+    for row in _rows(plan.gaps):
         lines.append(
             f"  largest difference by {row.attribute}: {row.before:.3g} to {row.after:.3g}, change {row.change:+.3g} "
             f"[{row.low:+.3g}, {row.high:+.3g}]"
@@ -127,6 +128,10 @@ def _footing(plan: Plan) -> list[str]:
     if trained is not None:
         lines.append(f"{trained} models trained in {plan.audit.get('seconds', 0.0):.0f} s.")
     return lines
+
+
+def _rows(frame: pd.DataFrame | None) -> Iterator[Any]:
+    return iter(()) if frame is None else frame.itertuples(index=False)
 
 
 def _number(value: float) -> str:

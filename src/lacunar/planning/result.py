@@ -25,7 +25,7 @@ FORMAT = 1
 KIND = "lacunar plan"
 CLEAR = 0.8
 """The probability of being best from which on a plan is told apart from the others."""
-_FRAMES = ("candidates", "flips", "fairness", "gaps", "curve", "points", "rehearsal", "utilities")
+_FRAMES = ("candidates", "flips", "fairness", "gaps", "curve", "points", "rehearsal", "rehearsals", "utilities")
 
 
 def _frame() -> pd.DataFrame:
@@ -63,7 +63,9 @@ class Plan:
         gaps: how the largest difference between subgroups changes; None without subgroups.
         curve: the learning curve: ``n``, ``score``, ``low``, ``high``.
         points: what it was fitted to: ``subset``, ``n``, ``seed``, ``score``.
-        rehearsal: completion quality of each subset: ``subset``, ``q``, ``low``, ``high``.
+        rehearsal: completion quality of each subset: ``subset``, ``quality``, ``low``, ``high`` and, where it was
+            measured, what filling brought against not filling.
+        rehearsals: the trainings that it rests on: ``seed``, ``subset``, ``arm``, ``score``, ``n``.
         utilities: the score of every subset: as :attr:`UtilityTable.frame`; empty where it was not needed.
         reason: why this, or why nothing, in words.
         assumptions: what has to hold for the numbers to hold.
@@ -108,6 +110,7 @@ class Plan:
     curve: pd.DataFrame = field(default_factory=_frame)
     points: pd.DataFrame = field(default_factory=_frame)
     rehearsal: pd.DataFrame = field(default_factory=_frame)
+    rehearsals: pd.DataFrame = field(default_factory=_frame)
     utilities: pd.DataFrame = field(default_factory=_frame)
     assumptions: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
