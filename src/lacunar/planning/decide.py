@@ -10,7 +10,7 @@ import numpy as np
 
 from lacunar.planning.candidates import NOTHING, Candidate, candidate, why_nothing
 from lacunar.planning.outlook import Outlook
-from lacunar.planning.strategies import Case, Strategy, chosen_purchase
+from lacunar.planning.strategies import Case, Choice, Strategy, chosen_purchase
 
 __all__ = ["Decision", "Estimates", "decide", "decide_target", "estimate"]
 
@@ -82,7 +82,25 @@ def decide(case: Case, rule: Strategy) -> Decision:
                 f"no purchase is sure to gain more than {case.min_gain:g}: the best one, {label}, is expected to gain "
                 f"{found.mean[k]:+.4g} [{found.low[k]:+.4g}, {found.high[k]:+.4g}]"
             )
+    if best is not None and not reason:
+        reason = _why(case, best, choice)
     return Decision(case, best, label, choice.shares(case), reason)
+
+
+def _why(case: Case, best: Candidate, choice: Choice) -> str:
+    """What speaks for a purchase that was chosen for its certain gain."""
+    found = estimate(case)
+    if found is None or choice.draws is None:
+        return ""
+    k = [one.label for one in case.candidates].index(best.label)
+    reason = f"of all purchases it has the largest gain at the lower end of its interval, {found.low[k]:+.4g}"
+    top = int(np.nanargmax(found.mean))
+    if top != k and found.mean[top] > found.mean[k]:
+        reason += (
+            f"; {case.candidates[top].label} is expected to gain more ({found.mean[top]:+.4g}) but is less certain "
+            f"({found.low[top]:+.4g} at the lower end)"
+        )
+    return reason
 
 
 def decide_target(case: Case, target: float, assurance: float = 0.5) -> Decision:
