@@ -250,9 +250,12 @@ def _summary(
                 "benefit_low": benefit.low, "benefit_high": benefit.high, "p_value": benefit.p_value,
             }
         )  # fmt: skip
-    return {
-        "quality": pd.DataFrame(rows), "draws": kept, "gain": (gain.value, gain.low, gain.high), "notes": notes
-    }  # fmt: skip
+    columns = [
+        "subset", "arm", "quality", "low", "high", "filled", "not_filled", "benefit", "benefit_low", "benefit_high",
+        "p_value",
+    ]  # fmt: skip
+    quality = pd.DataFrame(rows, columns=columns)
+    return {"quality": quality, "draws": kept, "gain": (gain.value, gain.low, gain.high), "notes": notes}
 
 
 def ratio_interval(above: np.ndarray, below: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
