@@ -1,0 +1,222 @@
+"""PASSION: each modality alone learns from all of them together, the laggards most."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lacunar.data.batch import Batch
+from lacunar.data.dataset import MultimodalDataset
+from lacunar.errors import ConfigError
+from lacunar.lattice import Pairs
+from lacunar.models.heads import unimodal_head
+from lacunar.models.multimodal import MultimodalModel
+from lacunar.objectives.base import Objective, available_codes, batch_mean
+from lacunar.objectives.shaspec import feature_width
+from lacunar.parallel import total
+
+__all__ = ["PASSION", "prototype_similarity"]
+
+#: Probabilities below this are as good as this in the distillation.
+SMALLEST = 0.005
+
+
+class PASSION(Objective):
+    r"""PASSION: preference-aware self-distillation, for incomplete training data.
+
+    The teacher is the model's prediction from everything a sample has, without gradient; the students are its
+    predictions from each available modality alone. With ``w_m = N / N_m`` (inverse availability)
+
+    ``L = task + separate sum k_m b_m w_m L_sep,m + distill sum b_m w_m L_kl,m + prototypes sum k_m w_m L_pro,m``
+
+    ``L_sep`` is the task loss of one head shared by all modalities, on a modality's own features; ``L_kl`` the
+    divergence of softened predictions; ``L_pro`` the squared difference of cosine similarities to class prototypes
+    between student and teacher, whose mean absolute value ``d_m`` is the distance of m to the teacher.
+    ``k_m = 1`` where m lags within the batch, ``sum_n (d[n,m] / mean d[n] - 1) > 0``; ``b_m`` moves once an epoch
+    with the relative distances and is clamped to [.1, 4] and scaled to norm sqrt(M). A sample with a single modality
+    is its own teacher and prefers nothing.
+
+    The original segments volumes; there, prototypes are class means over the voxels of a sample. For classes of
+    whole samples they are class means over the batch. Its deep supervision has no counterpart in a model with one
+    output. Weighted cross-entropy and Dice give way to the task's loss.
+
+    Args:
+        separate: weight of the shared single-modality head's loss.
+        distill: weight of the distillation.
+        prototypes: weight of the prototype term.
+        temperature: of the distillation.
+        rate: step of the epoch weights at the start; half again as much every ``period`` epochs, and from the start.
+        period: epochs between these increases.
+        label_smoothing: see :class:`Objective`.
+
+    Attributes:
+        diagnostics: ``distance`` to the teacher, ``balance`` (b) and ``lags`` (k), each ``(M,)``.
+
+    References:
+        Shi et al., *PASSION: Towards Effective Incomplete Multi-Modal Medical Image Segmentation with Imbalanced
+        Missing Rates*, ACM MM 2024, arXiv:2407.14796.
+    """
+
+    task_kinds: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
+    balance: Tensor
+    rate_weight: Tensor
+    distance_sums: Tensor
+    distance_counts: Tensor
+
+    def __init__(
+        self,
+        separate: float = 1.0,
+        distill: float = 0.5,
+        prototypes: float = 0.1,
+        temperature: float = 4.0,
+        rate: float = 0.01,
+        period: int = 100,
+        label_smoothing: float = 0.0,
+    ):
+        super().__init__(label_smoothing)
+        named = {"separate": separate, "distill": distill, "prototypes": prototypes, "rate": rate}
+        for name, value in named.items():
+            if not value >= 0:
+                raise ConfigError(f"PASSION: {name}: expected a number >= 0, got {value}.")
+        if not temperature > 0 or period < 1:
+            raise ConfigError(f"PASSION: expected temperature > 0 and period >= 1, got {temperature} and {period}.")
+        self.separate, self.distill, self.prototypes = float(separate), float(distill), float(prototypes)
+        self.temperature, self.rate, self.period = float(temperature), float(rate), period
+        self.head: nn.Module | None = None
+
+    def setup(self, model: MultimodalModel, data: MultimodalDataset) -> None:
+        super().setup(model, data)
+        M = len(data.names)
+        if M < 2:
+            raise ConfigError(f"PASSION compares modalities: expected at least 2, got {', '.join(data.names)}.")
+        device = next(iter(model.parameters())).device
+        if self.head is None and self.separate > 0:
+            self.head = unimodal_head(model.head, feature_width(model, data)).to(device)
+        weight = len(data) / data.availability.clamp(min=1).to(torch.get_default_dtype())
+        self.register_buffer("rate_weight", weight.to(device))
+        self.register_buffer("balance", torch.ones(M, device=device))
+        self.register_buffer("distance_sums", torch.zeros(M, device=device))
+        self.register_buffer("distance_counts", torch.zeros(M, device=device))
+
+    def forward(self, model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
+        target = self._target(batch)
+        features = model.encode(batch)
+        available = available_codes(model.lattice, batch, features.present)
+        B, M = features.present.shape
+        # Everything first, then each modality alone; a sample with one modality is its own teacher.
+        several = features.present.sum(1) > 1
+        which, rows = (features.present & several[:, None]).T.nonzero(as_tuple=True)
+        everyone = torch.arange(B, device=batch.device)
+        pairs = Pairs(torch.cat([everyone, rows]), torch.cat([available, 1 << which]))
+        result = model.decode(features, pairs)
+        terms = {"task": batch_mean(self.losses(result.output[:B], target))}
+        students, teacher = result.output[B:], result.output[:B].detach()[rows]
+        similar = prototype_similarity(result.fused[:B].detach(), target, None, self._classes)
+        mine = prototype_similarity(result.fused[B:], target[rows], which, self._classes)
+        gap = mine - similar[rows]
+        distance = gap.detach().abs().flatten(1).mean(1)
+        lags = self._lags(distance, rows, which, features.present)
+        weight = self.balance * self.rate_weight
+        if self.separate > 0:
+            assert self.head is not None
+            own, owner = features.present.T.nonzero(as_tuple=True)
+            losses = self.losses(self.head(features.h[owner, own]), target[owner])
+            terms["separate"] = self.separate * _weighted(losses, own, lags * weight, M)
+        if self.distill > 0:
+            terms["distill"] = self.distill * _weighted(self.divergence(students, teacher), which, weight, M)
+        if self.prototypes > 0:
+            squared = gap.square().flatten(1).mean(1)
+            terms["prototypes"] = self.prototypes * _weighted(squared, which, lags * self.rate_weight, M)
+        self._note(distance, which, lags, M)
+        return terms
+
+    @property
+    def _classes(self) -> int:
+        assert self.task is not None
+        return self.task.n_outputs
+
+    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """``T^2`` times the mean over classes (and positions) of ``q (log q - log p)``, ``(P,)``."""
+        q = torch.softmax(teacher / self.temperature, 1).clamp(min=SMALLEST)
+        p = torch.softmax(student / self.temperature, 1).clamp(min=SMALLEST)
+        return self.temperature**2 * (q * (q.log() - p.log())).flatten(1).mean(1)
+
+    def _lags(self, distance: Tensor, rows: Tensor, which: Tensor, present: Tensor) -> Tensor:
+        table = distance.new_zeros(present.shape).index_put((rows, which), distance)
+        count = table.new_zeros(len(present)).index_add(0, rows, torch.ones_like(distance))
+        mean = table.sum(1) / count.clamp(min=1)
+        relative = distance / mean[rows].clamp(min=1e-12) - 1
+        relative = torch.where(mean[rows] > 0, relative, 0.0)
+        lead = total(distance.new_zeros(present.shape[1]).index_add(0, which, relative))
+        return (lead > 1e-6).to(distance.dtype)
+
+    @torch.no_grad()
+    def _note(self, distance: Tensor, which: Tensor, lags: Tensor, M: int) -> None:
+        sums = torch.zeros(2, M, device=distance.device, dtype=distance.dtype)
+        sums[0].index_add_(0, which, distance)
+        sums[1].index_add_(0, which, torch.ones_like(distance))
+        sums = total(sums)
+        if self.training:
+            self.distance_sums += sums[0]
+            self.distance_counts += sums[1]
+        mean = sums[0] / sums[1].clamp(min=1)
+        self.diagnostics = {"distance": mean, "balance": self.balance.clone(), "lags": lags}
+
+    def on_epoch_end(self, model: MultimodalModel, data: MultimodalDataset, epoch: int) -> None:
+        """Move the epoch weights with the relative distances of this epoch."""
+        if bool((self.distance_counts > 0).all()):
+            mean = self.distance_sums / self.distance_counts
+            self._rebalance(mean, epoch)
+        self.distance_sums.zero_()
+        self.distance_counts.zero_()
+
+    def _rebalance(self, distance: Tensor, epoch: int) -> None:
+        centre = distance.mean().clamp(min=1e-12)
+        rate = self.rate * 1.5 ** (1 + epoch // self.period)
+        moved = (self.balance - rate * (centre - distance) / centre).clamp(0.1, 4.0)
+        self.balance.copy_(moved * len(moved) ** 0.5 / moved.norm())
+
+    def extra_repr(self) -> str:
+        return f"separate={self.separate}, distill={self.distill}, prototypes={self.prototypes}"
+
+
+def _weighted(losses: Tensor, which: Tensor, weight: Tensor, M: int) -> Tensor:
+    """Sum over modalities of their weight times the mean loss of their rows; 0 for those without rows."""
+    return torch.stack([weight[m] * batch_mean(losses[which == m]) for m in range(M)]).sum()
+
+
+def prototype_similarity(fused: Tensor, target: Tensor, which: Tensor | None, classes: int) -> Tensor:
+    """Cosine similarity of every sample (or position) to the class prototypes, 0 for classes without one.
+
+    Prototypes are class means: over the samples of the batch for features ``(P, F)``, apart for each modality; over
+    the positions of each sample for features in space ``(P, F, *spatial)``.
+
+    Args:
+        fused: features of P predictions.
+        target: classes ``(P,)``, or label maps ``(P, *larger spatial)``.
+        which: modality that each prediction is from, ``(P,)``; None when all are from everything.
+        classes: their number K.
+
+    Returns:
+        ``(P, K)`` or ``(P, K, *spatial)``.
+    """
+    if fused.ndim > 2:
+        small = nn.functional.interpolate(target[:, None].to(fused.dtype), size=fused.shape[2:], mode="nearest")
+        member = nn.functional.one_hot(small[:, 0].long().flatten(1), classes).to(fused.dtype)  # (P, V, K)
+        flat = fused.flatten(2)  # (P, F, V)
+        means = flat @ member / member.sum(1, keepdim=True).clamp(min=1)  # (P, F, K)
+        similarity = torch.einsum("pfv,pfk->pkv", _unit(flat, 1), _unit(means, 1))
+        return similarity.unflatten(2, fused.shape[2:])
+    group = torch.zeros_like(target) if which is None else which
+    groups = int(group.max()) + 1 if len(group) else 1
+    cell = group * classes + target
+    sums = fused.new_zeros(groups * classes, fused.shape[1]).index_add(0, cell, fused)
+    counts = fused.new_zeros(groups * classes).index_add(0, cell, fused.new_ones(len(cell)))
+    means = (sums / counts.clamp(min=1)[:, None]).view(groups, classes, -1)
+    return torch.einsum("pf,pkf->pk", _unit(fused, 1), _unit(means, 2)[group])
+
+
+def _unit(x: Tensor, dim: int) -> Tensor:
+    return nn.functional.normalize(x, dim=dim, eps=1e-6)

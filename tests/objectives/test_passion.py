@@ -1,0 +1,126 @@
+"""PASSION: distillation from everything to each modality alone, and who lags."""
+
+import pytest
+import torch
+from tests.helpers import first_batch, small_model, vectors
+
+from lacunar.errors import ConfigError
+from lacunar.objectives.passion import PASSION, prototype_similarity
+from lacunar.training.fit import fit
+
+
+def ready(data, **options):
+    torch.manual_seed(0)
+    model, objective = small_model(data), PASSION(**options)
+    objective.setup(model, data)
+    return model, objective
+
+
+def test_a_student_like_its_teacher_has_nothing_to_learn():
+    _, objective = ready(vectors(2, n=12))
+    logits = torch.randn(5, 3)
+    assert (objective.divergence(logits, logits) == 0).all()
+    assert (objective.divergence(logits, logits.roll(1, 1)) > 0).all()
+
+
+def test_the_divergence_is_the_written_one():
+    _, objective = ready(vectors(2, n=12))
+    student, teacher = torch.randn(4, 3), torch.randn(4, 3)
+    q, p = torch.softmax(teacher / 4, 1), torch.softmax(student / 4, 1)
+    torch.testing.assert_close(objective.divergence(student, teacher), 16 * (q * (q / p).log()).mean(1))
+
+
+def test_similarity_is_to_class_means_of_the_same_modality():
+    fused, target = torch.randn(8, 5), torch.tensor([0, 1, 0, 1, 0, 0, 1, 1])
+    which = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    found = prototype_similarity(fused, target, which, 3)
+    mean = fused[(which == 1) & (target == 1)].mean(0)
+    torch.testing.assert_close(found[4, 1], torch.cosine_similarity(fused[4], mean, 0))
+    assert (found[:, 2] == 0).all()
+
+
+def test_in_space_prototypes_are_means_over_the_positions_of_a_sample():
+    fused = torch.randn(2, 5, 4, 4)
+    target = torch.randint(0, 3, (2, 8, 8))
+    target[1] = 0
+    found = prototype_similarity(fused, target, None, 3)
+    small = target[:, ::2, ::2]
+    mean = fused[0][:, small[0] == 2].mean(1)
+    torch.testing.assert_close(found[0, 2, 1, 3], torch.cosine_similarity(fused[0, :, 1, 3], mean, 0))
+    assert (found[1, 1:] == 0).all()
+
+
+def test_no_gradient_reaches_the_teacher():
+    data = vectors(2, n=24, missing=0.0)
+    model, objective = ready(data)
+    features = model.encode(first_batch(data))
+    features.h.retain_grad()
+    terms = objective(model, first_batch(data))
+    model.zero_grad()
+    terms["distill"].backward(retain_graph=True)
+    head = model.head.weight.grad.clone()
+    assert head.abs().sum() > 0
+    # By hand, with the teacher's outputs as constants.
+    model.zero_grad()
+    batch = first_batch(data)
+    features = model.encode(batch)
+    from lacunar.lattice import Pairs
+
+    loss = 0.0
+    everyone = torch.arange(24)
+    teacher = model.predict(features, Pairs(everyone, torch.full((24,), 3))).detach()
+    for m in range(2):
+        student = model.predict(features, Pairs(everyone, torch.full((24,), 1 << m)))
+        loss = loss + 0.5 * objective.divergence(student, teacher).mean()
+    loss.backward()
+    torch.testing.assert_close(model.head.weight.grad, head)
+
+
+def test_relative_distances_sum_to_zero_and_the_far_one_lags():
+    data = vectors(3, n=12, missing=0.0)
+    _, objective = ready(data)
+    rows, which = torch.arange(12).repeat(3), torch.arange(3).repeat_interleave(12)
+    distance = torch.tensor([0.1, 0.2, 0.6]).repeat_interleave(12)
+    assert objective._lags(distance, rows, which, data.present).tolist() == [0, 0, 1]
+    assert objective._lags(torch.full((36,), 0.3), rows, which, data.present).tolist() == [0, 0, 0]
+
+
+def test_a_sample_with_one_modality_prefers_nothing_and_teaches_nothing():
+    data = vectors(2, n=20, missing=0.0)
+    model, objective = ready(data)
+    terms = objective(model, first_batch(data).hide(["m0"]))
+    assert terms["distill"] == 0
+    assert terms["prototypes"] == 0
+    assert objective.diagnostics["lags"].tolist() == [0, 0]
+
+
+def test_epoch_weights_have_a_fixed_norm_and_help_the_far_one():
+    data = vectors(4, n=20, missing=0.0)
+    _, objective = ready(data, rate=0.5)
+    objective._rebalance(torch.tensor([0.1, 0.2, 0.3, 0.6]), 0)
+    assert objective.balance.norm().item() == pytest.approx(2.0)
+    assert objective.balance.argsort().tolist() == [0, 1, 2, 3]
+    _, equal = ready(data)
+    equal._rebalance(torch.full((4,), 0.2), 0)
+    torch.testing.assert_close(equal.balance, torch.ones(4))
+
+
+def test_rates_are_those_of_the_training_data():
+    data = vectors(3, n=60, missing=0.5)
+    _, objective = ready(data)
+    torch.testing.assert_close(objective.rate_weight, 60 / data.present.sum(0))
+
+
+def test_it_trains_with_fit():
+    data = vectors(3, n=80).split(train=0.7, val=0.3, test=0.0, seed=0)
+    run = fit(data, small_model(data.train), PASSION(), max_epochs=3, progress=False)
+    assert {"loss/distill", "loss/separate", "balance/m0"} <= set(run.history.columns)
+    assert not torch.equal(run.objective.balance, torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"distill": -1.0}, "distill"), ({"temperature": 0.0}, "temperature")]
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        PASSION(**options)
