@@ -75,9 +75,10 @@ def cost_benefit(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Selection:
-    """Add what gains most per cost while the budget lasts; the best affordable single modality if that gains more.
+    """Add what gains most per cost while the budget lasts.
 
-    The second half is what gives a bound: by ratio alone a cheap trifle can shut out the one thing that matters.
+    The same from the best affordable single modality on, if that ends with more: by ratio alone a cheap trifle can
+    shut out the one thing that matters.
 
     Args:
         table: the utilities.
@@ -91,8 +92,8 @@ def cost_benefit(
     lattice, bits = table.lattice, 1 << np.arange(table.lattice.M)
     k, prices = checked_size(k, lattice, lattice.M), _prices(costs, budget, lattice, samples)
 
-    def by_ratio(values: np.ndarray) -> Path:
-        path, code = [], 0
+    def by_ratio(values: np.ndarray, code: int = 0) -> Path:
+        path: Path = []
         while code.bit_count() < k:
             added, price = values[code | bits] - values[code], prices[code | bits] - prices[code]
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -109,17 +110,19 @@ def cost_benefit(
         path = by_ratio(values)
         alone = np.where(prices[bits] <= budget, values[bits] - values[0], np.nan)
         best = pick(0, alone, bits)
-        if best and values[best] > values[path[-1][0]] + TIE:
-            return [(0, alone), (best, np.full(lattice.M, np.nan))]
+        if best and np.nanmax(alone) > 0:
+            other = [(0, alone), *by_ratio(values, best)]
+            if values[other[-1][0]] > values[path[-1][0]] + TIE:
+                return other
         return path
 
     path = run(table.mean)
     same = path[-1][0] == by_ratio(table.mean)[-1][0]
-    criterion = "gain per cost" if same else "gain, the best affordable single"
+    criteria = ["gain per cost" if same else "gain, the best affordable single", *["gain per cost"] * len(path)]
     notes = []
     if (prices[1:] > budget).all():
         notes.append(f"the budget of {budget:g} buys nothing: the cheapest subset costs {prices[1:].min():g}")
-    steps = steps_of(path, lattice, table.mean, [criterion] * len(path))
+    steps = steps_of(path, lattice, table.mean, criteria)
     method = f"gain per cost within {budget:g}"
     return selected(table, path[-1][0], steps, run, method, notes, prices, draws, seed, confidence)
 

@@ -38,7 +38,9 @@ def select(
 
     The rule looks for synergy, not for value: the later picks are those that cooperate best, however little they are
     worth. Where the first pick is wrong, as it may be when two modalities are worthless alone (XOR), no later one
-    can repair it. :func:`exhaustive` of the same table has neither fault.
+    can repair it. With the paper's divisor, f(S + j), a chance gain of a pair that is worth nothing can look like more
+    synergy than there is in XOR; ``normalise="full"`` is not so easily led. :func:`exhaustive` of the same table has
+    none of these faults.
 
     Args:
         table: the utilities.
