@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,8 +69,8 @@ class Flow(Configurable):
             raise ConfigError(f"Unknown flow {kind!r}.{did_you_mean(kind, FLOWS)}")
         if steps < 1 or hidden < 1 or features < 1 or limit <= 0:
             raise ConfigError(
-                f"A flow needs at least one channel, step and hidden unit and a positive limit, got features={features}, "
-                f"steps={steps}, hidden={hidden}, limit={limit}."
+                f"A flow needs at least one channel, step and hidden unit and a positive limit, got "
+                f"features={features}, steps={steps}, hidden={hidden}, limit={limit}."
             )
         if kind == "released" and features < 2:
             raise ConfigError("The released flow copies the first half of the channels: it needs at least 2, got 1.")
@@ -93,6 +94,9 @@ class Flow(Configurable):
         Returns:
             Latents of the same shape, and ``(n,)``.
         """
+        if not len(x):  # zuko cannot sum over no rows; a row that is cut off again gives every weight a zero gradient
+            z, logdet = self.forward(x.new_zeros(1, *x.shape[1:]))
+            return z[:0], logdet[:0]
         x = x.movedim(1, -1)
         total = x.new_zeros(x.shape[:-1])
         for layer in self.layers:
@@ -102,6 +106,8 @@ class Flow(Configurable):
 
     def inverse(self, z: Tensor) -> Tensor:
         """Features ``(n, C)`` or ``(n, C, T)`` of latents of the same shape."""
+        if not len(z):
+            return self.inverse(z.new_zeros(1, *z.shape[1:]))[:0]
         z = z.movedim(1, -1)
         for layer in reversed(self.layers):
             z = layer.inverse(z)  # type: ignore[operator]
@@ -114,8 +120,8 @@ class _Coupling(nn.Module):
     def __init__(self, features: int, hidden: int, swap: bool, univariate: Callable[..., Transform]):
         super().__init__()
         couplings = require_zuko().flows.coupling
-        reads = torch.arange(features) < features // 2
-        # Tests of the form `mask` in zuko: True marks the channels that are read and stay as they are.
+        self.cut, self.swap = features // 2, swap
+        reads = torch.arange(features) < self.cut  # True in zuko: channels that are read, and stay as they are
         self.transform = couplings.GeneralCouplingTransform(
             features,
             mask=~reads if swap else reads,
@@ -130,35 +136,49 @@ class _Coupling(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.transform().call_and_ladj(x)
+        return self._sliced().call_and_ladj(x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        return self.transform().inv(y)
+        return self._sliced().inv(y)
+
+    def _sliced(self) -> Any:
+        """zuko's transform; halves are taken as slices, whose gradients are several times cheaper than those of
+        the lists of indices that it uses for arbitrary subsets of channels."""
+        transform = self.transform()
+        if hasattr(transform, "split"):
+            transform.split, transform.merge = self._split, self._merge
+        return transform
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = x[..., : self.cut], x[..., self.cut :]
+        return (second, first) if self.swap else (first, second)
+
+    def _merge(self, kept: Tensor, changed: Tensor, shape: torch.Size) -> Tensor:
+        return torch.cat((changed, kept) if self.swap else (kept, changed), dim=-1)
 
 
 class _Mixing(nn.Module):
     """A fixed permutation and a learned linear map ``L U``: what an invertible 1x1 convolution is in Glow."""
 
-    order: Tensor
+    back: Tensor
 
     def __init__(self, features: int, order: Tensor):
         super().__init__()
-        self.register_buffer("order", order)
+        self.register_buffer("back", order.argsort())
         self.LU = nn.Parameter(torch.eye(features))
 
-    def _linear(self):
-        return require_zuko().transforms.LULinearTransform(self.LU)
-
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._linear().call_and_ladj(x[..., self.order])
+        linear = require_zuko().transforms.LULinearTransform(self.LU)
+        y = x @ (linear.L @ linear.U).index_select(1, self.back).T
+        return y, linear.log_abs_det_jacobian(x, y)
 
     def inverse(self, y: Tensor) -> Tensor:
-        linear = self._linear()
+        linear = require_zuko().transforms.LULinearTransform(self.LU)
         # zuko solves one system per row, some sixty times slower than all rows as columns of one system.
         columns = y.reshape(-1, y.shape[-1]).T
         columns = torch.linalg.solve_triangular(linear.L, columns, upper=False)
         columns = torch.linalg.solve_triangular(linear.U, columns, upper=True, unitriangular=True)
-        return columns.T.reshape(y.shape)[..., self.order.argsort()]
+        return columns.T.index_select(1, self.back).reshape(y.shape)
 
 
 def _bounded(limit: float) -> Callable[..., Transform]:
