@@ -70,7 +70,7 @@ def decide(case: Case, rule: Strategy) -> Decision:
         return Decision(case, None, NOTHING, {NOTHING: 1.0}, why_nothing(case.lattice, case.costs, case.budget))
     choice = rule(case)
     best = chosen_purchase(case, choice)
-    leader = replace(choice, threshold=-math.inf).best(case)
+    leader = best or _leader(case, choice)
     label = NOTHING if leader is None else leader.label
     reason = choice.why
     if best is None and not reason:
@@ -82,9 +82,22 @@ def decide(case: Case, rule: Strategy) -> Decision:
                 f"no purchase is sure to gain more than {case.min_gain:g}: the best one, {label}, is expected to gain "
                 f"{found.mean[k]:+.4g} [{found.low[k]:+.4g}, {found.high[k]:+.4g}]"
             )
+            chance = float((found.draws[:, k] > case.min_gain).mean())
+            if chance >= 0.5:
+                reason += f"; that it gains has a probability of {chance:.2f}, which a larger pilot could settle"
     if best is not None and not reason:
         reason = _why(case, best, choice)
     return Decision(case, best, label, choice.shares(case), reason)
+
+
+def _leader(case: Case, choice: Choice) -> Candidate | None:
+    """The best candidate, whether or not it is worth buying: by score, then by the mean of the draws."""
+    scores = np.asarray(choice.scores, dtype=float)
+    known = [k for k in range(len(scores)) if np.isfinite(scores[k])]
+    if not known:
+        return None
+    mean = np.zeros(len(scores)) if choice.draws is None else choice.draws.mean(axis=0)
+    return case.candidates[max(known, key=lambda k: (scores[k], mean[k], -case.candidates[k].cost))]
 
 
 def _why(case: Case, best: Candidate, choice: Choice) -> str:

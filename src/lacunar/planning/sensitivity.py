@@ -115,4 +115,6 @@ def _threshold(decision: Decision) -> list[tuple[str, str, float, float, str]]:
         low = found.low[labels.index(decision.label)]
         return [] if math.isnan(low) else [("threshold", "", math.nan, float(low), NOTHING)]
     k = int(np.nanargmax(found.low))
+    if not found.low[k] > 0:  # no threshold that makes sense would let it through
+        return []
     return [("threshold", "", math.nan, float(found.low[k]), decision.case.candidates[k].label)]
