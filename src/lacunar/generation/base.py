@@ -160,7 +160,10 @@ class Completer(Configurable, ABC):
         target = None if data.target is None else data.target.to(present.device)
         devices = [present.device] if present.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.enable_grad():
-            torch.manual_seed(self.seed)
+            # torch.manual_seed would also seed devices whose state is not restored here.
+            torch.default_generator.manual_seed(self.seed)
+            if devices:
+                torch.cuda.manual_seed(self.seed)
             self._build(self.sizes, self.classes)
             self.to(present.device)
             self._fit(views, present, target)

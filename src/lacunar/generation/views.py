@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.evaluation.outputs import evaluation_mode, joint_model
+from lacunar.models.blend import Blend
 from lacunar.models.multimodal import Features
 
 __all__ = ["ROWS", "encoded_views", "features_of", "moments", "value_views"]
@@ -25,6 +26,8 @@ def features_of(model: nn.Module, batch: Batch) -> Features:
     Raises:
         ConfigError: the model has no encoders to read.
     """
+    if isinstance(model, Blend):
+        model = model.joint  # its experts need not be asked
     inner: Any = model if hasattr(model, "encode") else joint_model(model)
     features = inner.encode(batch)
     return getattr(features, "joint", features)
