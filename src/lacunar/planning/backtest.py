@@ -56,6 +56,7 @@ def backtest(
     confidence: float = 0.95,
     min_gain: float = 0.0,
     draws: int = 500,
+    top: int = 6,
     fit: Mapping[str, Any] | None = None,
     n_jobs: int = 1,
     out: str | os.PathLike[str] | None = None,
@@ -91,6 +92,7 @@ def backtest(
         confidence: nominal coverage of all intervals, those that strategies look at included.
         min_gain: the smallest predicted gain worth buying for.
         draws: bootstrap draws of predictions.
+        top: how many subsets to rehearse, see :func:`lacunar.plan`.
         fit: options of :func:`lacunar.fit` for networks.
         n_jobs: seeds at the same time.
         out: folder that keeps finished seeds; the same call goes on after an interruption.
@@ -112,8 +114,9 @@ def backtest(
         raise ConfigError(f"budget: expected a finite number from 0 up, got {budget!r}.")
     if estimator not in OFFERED:
         raise ConfigError(f"estimator: unknown {estimator!r}.{did_you_mean(estimator, OFFERED)}")
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 2:
-        raise ConfigError(f"repeats: expected a whole number of at least 2, got {repeats!r}.")
+    for name, count, least in (("repeats", repeats, 2), ("top", top, 1), ("draws", draws, 1)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise ConfigError(f"{name}: expected a whole number of at least {least}, got {count!r}.")
     chosen = tuple(dict.fromkeys([strategies] if isinstance(strategies, str) else strategies))
     if not chosen:
         raise ConfigError("strategies: expected at least one, got none.")
@@ -124,14 +127,14 @@ def backtest(
     learner.make_completer()
     prices = CostModel.read(costs).check(full.names)
     setting = Setting(
-        prices, float(budget), chosen, available, test, learner, estimator, repeats, confidence, min_gain, draws
+        prices, float(budget), chosen, available, test, learner, estimator, repeats, confidence, min_gain, draws, top
     )
     every = seed_list(seeds)
     config = {
         "costs": prices.to_dict(), "budget": float(budget), "strategies": list(chosen), "available": available,
         "test": test, "metric": learner.metric, "completer": _name(completer), "model": _name(make_model),
         "estimator": estimator, "repeats": repeats, "confidence": confidence, "min_gain": min_gain, "draws": draws,
-        "fit": {key: _name(value) for key, value in sorted((fit or {}).items())}, "data": describe_pilot(full),
+        "top": top, "fit": {key: _name(value) for key, value in sorted((fit or {}).items())}, "data": describe_pilot(full),
     }  # fmt: skip
     folder = _folder(out, config)
     trials = {seed: found for seed in every if (found := _kept(folder, seed)) is not None}

@@ -136,7 +136,7 @@ class Learner:
             return (lambda samples: prior.expand(len(samples), -1)), (note,)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = self.make(data)
+            model = self.make(data.observed())
         if isinstance(model, nn.Module):
             return self._train_network(data, model, seed), ()
         return _train_estimator(data, model, seed), ()
@@ -232,7 +232,7 @@ def _prior(data: MultimodalDataset) -> Tensor:
 
 
 class _Columns:
-    """All modalities side by side, standardised by what the training samples show of them, float64 ``(N, sum d)``.
+    """All modalities side by side, standardised by what was observed of them in training, float64 ``(N, sum d)``.
 
     An absent modality is zero, its mean; and where the training samples have gaps, one column for each modality with
     gaps says whether it is there.
@@ -248,7 +248,8 @@ class _Columns:
         self.names = train.names
         self.gaps = [m for m, count in enumerate(train.availability.tolist()) if count < len(train)]
         self.facts = {}
-        for name, rows in self._rows(train).items():
+        # What was generated varies less than what was observed: scaled by it, the observed would grow, and count more.
+        for name, rows in self._rows(train.observed()).items():
             center = rows.mean(0) if len(rows) else np.zeros(rows.shape[1])
             scale = rows.std(0) if len(rows) else np.ones(rows.shape[1])
             self.facts[name] = center, np.where(scale > 1e-6 * (1 + abs(center)), scale, 1.0)

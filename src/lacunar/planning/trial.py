@@ -16,14 +16,12 @@ from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import DataError, LacunarError
 from lacunar.planning.candidates import NOTHING, Candidate
 from lacunar.planning.costs import CostModel
-from lacunar.planning.curves import fit_curves, learning_curves
+from lacunar.planning.knowledge import Knowledge, Settings, learn, outlook_of
 from lacunar.planning.learner import Learner, held_out
 from lacunar.planning.nested import NestedSubsets
 from lacunar.planning.outlook import Outlook
 from lacunar.planning.pool import Pool
-from lacunar.planning.rehearsal import Rehearsal, rehearse
 from lacunar.planning.strategies import Case, Strategy, chosen_purchase, get
-from lacunar.planning.utilities import utilities
 from lacunar.planning.utility_table import UtilityTable
 
 __all__ = ["PREDICTORS", "Setting", "run_trial"]
@@ -54,6 +52,7 @@ class Setting:
     confidence: float
     min_gain: float
     draws: int
+    top: int
 
 
 def run_trial(data: MultimodalDataset, setting: Setting, seed: int) -> dict[str, Any]:
@@ -101,44 +100,35 @@ class _Trial:
 
     # ------------------------------------------------------------------ what the rules may know
 
+    @property
+    def _settings(self) -> Settings:
+        setting, learner = self.setting, self.learner
+        return Settings(
+            learner.make, learner.completer, learner.metric, setting.repeats, 1, learner.fit, setting.estimator,
+            setting.top, setting.draws, self.seed, None, False,
+        )  # fmt: skip
+
     @cached_property
     def utilities(self) -> UtilityTable:
         """Of the pilot."""
-        setting = self.setting
-        return utilities(
-            self.pilot, self.learner.make, estimator=setting.estimator, metric=self.learner.metric,
-            seeds=setting.repeats, fit=self.learner.fit, progress=False,
-        )  # fmt: skip
+        known = learn(self.pilot, {"utilities"}, self._codes, self._settings, None, None, None)
+        assert known.utilities is not None
+        return known.utilities
 
     @cached_property
-    def rehearsal(self) -> Rehearsal:
-        """In the pilot, of every subset that the budget buys."""
-        full = len(self.lattice) - 1
-        codes = [one.code for one in self._case().candidates if one.code != full]
-        return rehearse(
-            self.pilot, [self.lattice.subset(code) for code in codes], completer=self.learner.completer,
-            make_model=self.learner.make_model, metric=self.learner.metric, seeds=self.setting.repeats,
-            draws=self.setting.draws, fit=self.learner.fit,
-        )  # fmt: skip
+    def rehearsed(self) -> tuple[Knowledge, Outlook, float]:
+        """What the rehearsal of the pilot found, what purchases are expected to come to, and how long it took."""
+        began, most = time.perf_counter(), max(self._codes.values())
+        table = self.utilities if len(self._codes) - 1 > self.setting.top else None
+        known = learn(self.pilot, {"outlook"}, self._codes, self._settings, table, None, None)
+        outlook = outlook_of(known, self.lattice, float(len(self.pilot)), most, self.setting.draws, self.seed)
+        assert outlook is not None
+        return known, outlook, time.perf_counter() - began
 
     @cached_property
-    def curve(self) -> tuple[Any, int, float]:
-        """Of the score with all modalities; how many trainings it took, and how long."""
-        points = learning_curves(
-            self.pilot, make_model=self.learner.make_model, metric=self.learner.metric, seeds=self.setting.repeats,
-            fit=self.learner.fit,
-        )  # fmt: skip
-        return fit_curves(points, draws=self.setting.draws), len(points), float(points["seconds"].sum())
-
-    @cached_property
-    def outlook(self) -> Outlook:
-        """What purchases are expected to come to."""
-        start, most = float(len(self.pilot)), max([one.samples for one in self._case().candidates], default=1)
-        grid = Outlook.sizes(start, float(most))
-        found = self.curve[0].predict(self.lattice.names, grid)
-        codes = {one.code for one in self._case().candidates}
-        quality = {code: self.rehearsal.effective(self.lattice.subset(code), len(found.draws)) for code in codes}
-        return Outlook(start, grid, np.asarray(found.mean), found.draws, quality)
+    def _codes(self) -> dict[int, float]:
+        """The subsets that the budget buys, and how many samples of each."""
+        return {one.code: float(one.samples) for one in self._case().candidates}
 
     def _case(self, **known: Any) -> Case:
         setting = self.setting
@@ -207,11 +197,12 @@ class _Trial:
         if self._case().candidates:
             if "utilities" in rule.needs:
                 known["utilities"] = self.utilities
-                trainings, seconds = self.utilities.trainings, self.utilities.seconds
             if "outlook" in rule.needs:
-                known["outlook"] = self.outlook
-                trainings += self.rehearsal.trainings + self.curve[1]
-                seconds += self.rehearsal.seconds + self.curve[2]
+                found, known["outlook"], seconds = self.rehearsed
+                trainings = found.trainings
+            if "utilities" in rule.needs or ("outlook" in rule.needs and found.utilities is not None):
+                trainings += self.utilities.trainings
+                seconds += self.utilities.seconds
             if "realised" in rule.needs:
                 known["realised"] = {label: max(gains.values()) for label, gains in realised.items()}
         case = self._case(**known)
@@ -243,7 +234,7 @@ class _Trial:
         partial = [code for code, _ in blocks if code != full]
         if "outlook" not in rule.needs or not partial:
             return bool(partial)
-        return self.rehearsal.fills(self.lattice.subset(partial[0]))
+        return self.rehearsed[0].fills(self.lattice.subset(partial[0]))
 
     def _oracle(self) -> dict[str, Any]:
         """The best of every subset, filled and not, of what any rule bought, and of nothing."""
@@ -273,8 +264,9 @@ class _Trial:
             }
             found["cooperation"] = {one.code: float(cooperation[one.code]) for one in case.candidates}
         if "rehearsal" in wanted:
-            singles = [one for one in case.candidates if len(one.blocks) == 1]
-            found["rehearsal"] = dict(zip([one.code for one in singles], self.outlook.gains(singles)[0].tolist()))
+            outlook = self.rehearsed[1]
+            singles = [one for one in case.candidates if outlook.knows(one)]
+            found["rehearsal"] = dict(zip([one.code for one in singles], outlook.gains(singles)[0].tolist()))
         return found
 
     def _agreement(
@@ -282,7 +274,11 @@ class _Trial:
     ) -> dict[str, Any]:
         """Rank correlation over subsets of what was predicted with what came of it; NaN where there is no order."""
         codes = [code for code, value in table.items() if np.isfinite(value)]
-        arms = [self.rehearsal.fills(self.lattice.subset(code)) if name == "rehearsal" else True for code in codes]
+        full = len(self.lattice) - 1
+        arms = [
+            self.rehearsed[0].fills(self.lattice.subset(code)) if name == "rehearsal" and code != full else True
+            for code in codes
+        ]
         gains = [realised[self.lattice.label(code)][arm] for code, arm in zip(codes, arms)]
         values = [table[code] for code in codes]
         nothing = len(codes) < 3 or len(set(values)) < 2 or len(set(gains)) < 2
