@@ -1,0 +1,132 @@
+"""SMIL: prototypes, the inner step, and what it leaves alone."""
+
+import pytest
+import torch
+from tests.helpers import first_batch, small_model, vectors
+
+from lacunar.data.dataset import from_arrays
+from lacunar.errors import ConfigError
+from lacunar.objectives.smil import SMIL, MetaFusion, _rows
+from lacunar.training.fit import fit
+
+
+def ready(data, **options):
+    torch.manual_seed(0)
+    model, objective = small_model(data), SMIL(**options)
+    objective.setup(model, data)
+    objective.stage = objective.stages()[1]
+    objective.on_stage_start(model, data, objective.stage)
+    return model, objective
+
+
+def test_imputed_features_lie_in_the_hull_of_the_prototypes():
+    module = MetaFusion(2, 2, prototypes=3)
+    module.prototypes.copy_(torch.tensor([[[0.0, 0], [1, 0], [0, 1]]] * 2))
+    h, present = 5 * torch.randn(50, 2, 2), torch.tensor([[True, False]]).expand(50, 2)
+    made = module.impute(h, present)
+    assert torch.equal(made[:, 0], h[:, 0])
+    assert (made[:, 1] > 0).all()
+    assert (made[:, 1].sum(1) < 1).all()
+
+
+def test_prototypes_are_centres_of_complete_rows():
+    data = vectors(2, n=60, missing=0.3)
+    model, objective = ready(data, prototypes=4)
+    h = model.encode(first_batch(data)).h[data.present.all(1)]
+    for m in range(2):
+        centres = objective.fusion.prototypes[m]
+        nearest = torch.cdist(h[:, m], centres).argmin(1)
+        for k in range(4):
+            torch.testing.assert_close(h[nearest == k, m].mean(0), centres[k], atol=1e-4, rtol=1e-4)
+
+
+def test_there_are_no_more_prototypes_than_complete_rows():
+    data = from_arrays(
+        {"a": torch.randn(12, 3), "b": [torch.randn(2) if i < 3 else None for i in range(12)]}, [0, 1] * 6
+    )
+    _, objective = ready(data, prototypes=10)
+    assert objective.fusion.prototypes.shape[1] == 3
+
+
+def test_the_gradient_runs_through_the_inner_step():
+    data = vectors(2, n=60, missing=0.3)
+    found = []
+    for second_order in (True, False):
+        model, objective = ready(data, second_order=second_order, inner_lr=0.5)
+        torch.manual_seed(1)
+        objective(model, first_batch(data))["outer"].backward()
+        found.append(objective.fusion.layer.weight.grad.clone())
+    assert not torch.allclose(*found)
+
+
+def test_without_an_inner_step_both_orders_agree():
+    data = vectors(2, n=60, missing=0.3)
+    found = []
+    for second_order in (True, False):
+        model, objective = ready(data, second_order=second_order, inner_lr=0.0)
+        torch.manual_seed(1)
+        objective(model, first_batch(data))["outer"].backward()
+        found.append(objective.fusion.layer.weight.grad.clone())
+    torch.testing.assert_close(*found)
+
+
+def test_the_encoder_of_a_modality_that_is_missing_takes_no_inner_step():
+    data = vectors(2, n=60, missing=0.0)
+    keep = torch.ones(60, 2, dtype=torch.bool)
+    keep[::2, 1] = False  # the second modality is the one that may be missing
+    batch = first_batch(data).hide(keep)
+    model, objective = ready(data)
+    predictor = objective.build(model)
+    objective.losses(predictor(_rows(batch, ~keep.all(1))), batch.target[::2]).mean().backward()
+    assert all(p.grad is None or p.grad.abs().sum() == 0 for p in model.encoders[1].parameters())
+    assert any(p.grad.abs().sum() > 0 for p in model.encoders[0].parameters())
+
+
+def test_prediction_is_steady_and_sees_no_missing_modality():
+    data = vectors(3, n=40)
+    model, objective = ready(data)
+    predictor = objective.build(model).eval()
+    batch = first_batch(data)
+    assert torch.equal(predictor(batch), predictor(batch))
+    predictor.train()
+    assert not torch.equal(predictor(batch), predictor(batch))
+
+
+def test_recurrent_encoders_have_a_second_derivative():
+    from lacunar.models.defaults import default_model
+
+    steps = [torch.randn(3 + i % 4, 5) if i % 3 else None for i in range(24)]
+    data = from_arrays({"a": torch.randn(24, 4), "s": steps}, [0, 1] * 12)
+    torch.manual_seed(0)
+    model, objective = default_model(data, features=8), SMIL(prototypes=3)
+    objective.setup(model, data)
+    objective.stage = objective.stages()[1]
+    objective.on_stage_start(model, data, objective.stage)
+    terms = objective(model, first_batch(data))
+    assert set(terms) == {"task", "outer", "match"}
+    sum(terms.values()).backward()
+
+
+def test_data_without_a_complete_row_are_refused():
+    halves = {"a": [torch.randn(3) if i % 2 else None for i in range(12)]}
+    halves["b"] = [None if i % 2 else torch.randn(3) for i in range(12)]
+    data = from_arrays(halves, [0, 1] * 6)
+    with pytest.raises(ConfigError, match="none of the 12 training samples has all of a, b"):
+        SMIL().setup(small_model(data), data)
+
+
+def test_it_trains_with_fit():
+    data = vectors(3, n=100).split(train=0.7, val=0.3, test=0.0, seed=0)
+    run = fit(data, small_model(data.train), SMIL(), max_epochs=4, progress=False)
+    assert {"loss/outer", "loss/match", "loss/single"} <= set(run.history.columns)
+    assert run.best_epoch >= 1
+    assert run.objective.fusion.prototypes.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"prototypes": 0}, "prototypes"), ({"match": -1.0}, "match"), ({"preparing": 1.0}, "prepar")],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        SMIL(**options)
