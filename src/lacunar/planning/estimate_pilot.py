@@ -16,6 +16,7 @@ from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.filled import FilledColumn
 from lacunar.data.splits import Splits, make_folds, make_splits
 from lacunar.errors import ConfigError, DataError
+from lacunar.tasks.base import to_plain
 from lacunar.training.folder import describe_data
 
 __all__ = ["Repeat", "describe_pilot", "joined", "make_repeats", "pilot_of"]
@@ -76,7 +77,7 @@ def pilot_of(data: Any) -> MultimodalDataset:
     if data.task.kind == "classification":
         seen = data.target.unique()
         if len(seen) < 2:
-            label = data.task.decode(seen)[0]
+            label = to_plain(data.task.decode(seen)[0])
             raise DataError(
                 f"target: all {len(data)} pilot samples are of one class, {label!r}; there is nothing to tell apart. "
                 "Expected samples of at least two classes."
@@ -114,8 +115,9 @@ def _joined_column(parts: Sequence[Column]) -> Column:
         return filled[0]._of(observed, made)
     if any(type(part) is not type(first) for part in parts):
         raise DataError(
-            f"Modality {first.name!r}: one part holds generated cells and another does not. Take what was observed: "
-            "part.observed()."
+            f"Modality {first.name!r}: the parts store it in different ways ("
+            f"{', '.join(sorted({type(part).__name__ for part in parts}))}). Cut the parts from one data set; where "
+            "one part only was completed, take part.observed()."
         )
     stores: list[Any] = [getattr(part, "paths", getattr(part, "values", None)) for part in parts]
     if all(store is stores[0] for store in stores):

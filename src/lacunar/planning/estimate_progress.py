@@ -8,8 +8,6 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lacunar.training.progress import wanted
-
 __all__ = ["CellProgress"]
 
 #: Seconds between lines where there is no terminal.
@@ -28,6 +26,8 @@ class CellProgress:
 
     def __init__(self, text: str, total: int, done: int, progress: bool):
         self.text, self.total, self.before, self.done = text, total, done, done
+        from lacunar.training.progress import wanted  # brings Lightning, which workers can do without
+
         self.console = Console(stderr=True)
         self.shown = wanted(progress) and total > done
         self.live = self.shown and (self.console.is_terminal or self.console.is_jupyter)

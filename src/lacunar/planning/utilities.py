@@ -27,6 +27,7 @@ from lacunar.planning.estimate_store import CellStore
 from lacunar.planning.retrain import FEWEST_SCORED, Cell, fit_options, train_cell
 from lacunar.planning.utility_table import UtilityTable
 from lacunar.planning.weighting import diagnose, propensities
+from lacunar.tasks.base import to_plain
 from lacunar.training.folder import describe_module, fingerprint
 
 __all__ = ["utilities"]
@@ -80,7 +81,8 @@ def utilities(
         folds: 1 for a hold-out for each seed, more for a cross-validation for each.
         held_out, val: fractions of the pilot; with folds, a fold is held out instead.
         n_jobs: models trained at a time, by joblib; None takes what ``joblib.parallel_config`` says. Inside
-            ``joblib.parallel_config(backend="dask")`` the same call runs on a Dask cluster.
+            ``joblib.parallel_config(backend="dask")`` the same call runs on a Dask cluster, whose workers should have
+            one thread each.
         baseline: the constant of the empty subset: fitted on ``"train"`` or on the ``"evaluation"`` samples,
             ``"chance"``, or a number (A2).
         equal_n: train every subset on equally many samples that have all of it: as many as the rarest has, nested,
@@ -259,7 +261,7 @@ class _Plan:
             return None
         seen = np.bincount(train.target.numpy()[rows], minlength=train.task.n_outputs)
         lost = np.flatnonzero(seen == 0)
-        return train.task.decode(torch.from_numpy(lost[:1]))[0] if len(lost) else None
+        return to_plain(train.task.decode(torch.from_numpy(lost[:1]))[0]) if len(lost) else None
 
     def _skip(self, code: int, reason: str) -> None:
         self._reasons.setdefault(code, []).append(reason)

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.planning.equal_n import having
+from lacunar.tasks.base import to_plain
 
 __all__ = ["diagnose", "propensities"]
 
@@ -43,7 +44,7 @@ def covariates(data: MultimodalDataset) -> tuple[np.ndarray, list[str]]:
         labels = data.task.decode(data.target)
         for code in np.unique(target):
             columns.append((target == code).astype(np.float64)[:, None])
-            names.append(f"the target is {labels[target == code][0]!r}")
+            names.append(f"the target is {to_plain(labels[target == code][0])!r}")
     elif data.task.kind != "segmentation":
         flat = target.reshape(len(target), -1).astype(np.float64)
         columns.append(flat)
@@ -127,7 +128,7 @@ def diagnose(data: MultimodalDataset, seed: int = 0, confidence: float = 0.99) -
         if auc < SMALL_AUC or auc < 0.5 + norm.ppf(confidence) * luck:
             continue
         gap = x[observed].mean(axis=0) - x[~observed].mean(axis=0)
-        k = int(np.abs(gap).argmax())
+        k = int(np.lexsort([gap, np.abs(gap).round(9)])[-1])  # of two classes, the one in which it is observed
         often = "more" if gap[k] > 0 else "less"
         sentences.append(
             f"modality {name!r} is observed {often} often when {names[k]} (presence can be predicted, AUC {auc:.2f}): "
