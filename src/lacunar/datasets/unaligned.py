@@ -29,8 +29,9 @@ def unaligned(
 
     An event of two or three steps begins anywhere in the sequence, in each modality at another time, and moves every
     step of it along one direction: the class's (orthogonal to the other classes' where a step has room for it), or for
-    sentiments one direction times the sentiment. All other steps are unit noise. So a model has to find the event, its place means nothing, and modalities help each other by
-    averaging: with the place known, k modalities of one strength are worth one of ``sqrt(k)`` times it.
+    sentiments one direction times the sentiment. All other steps are unit noise. So a model has to find the event, its
+    place means nothing, and modalities help each other by averaging: with the places known, k modalities of one
+    strength are worth one of ``sqrt(k)`` times it.
 
     Args:
         M: number of modalities, ``m0``, ``m1``, ...

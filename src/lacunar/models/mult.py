@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from lacunar.models._mult_layers import Stack
 from lacunar.models._mult_tokens import TokenEncoder, TokenFeatures, TokenView, slots, spread, to_steps
 from lacunar.models.completion import TokenTransformer
 from lacunar.models.configurable import Configurable
-from lacunar.models.encoders._sequence import mean_over_steps
+from lacunar.models.encoders._sequence import in_buckets, mean_over_steps
 from lacunar.models.multimodal import Features, MultimodalModel, SubsetOutput, input_facts
 from lacunar.models.preprocessing import Standardize
 from lacunar.models.rescale import Rescale
@@ -362,7 +363,8 @@ class MulT(Configurable, MultimodalModel):
                     own, _ = view.tokens(name, t, rows[alone])
                     usual = usual.index_copy(0, alone, to_steps(own, steps))
                 z = torch.where(have[:, None, :, None], z, usual[:, :, None])
-        return self.within[t](z.flatten(2), lengths, causal=self.causal, last=True)
+        read = partial(self.within[t], causal=self.causal, last=True)
+        return in_buckets(read, z.flatten(2), lengths)
 
     def _found(self, view: TokenView, t: int, s: int, rows: Tensor, steps: int) -> Tensor:
         """``c_ts`` of the pairs ``rows (n,)``, zeros where s is not there, ``(n, steps, width)``."""
