@@ -40,10 +40,14 @@ class Replaced:
 
     def batches(self, size: int) -> Iterator[Batch]:
         for batch in self.data.batches(size):
-            inputs = {
-                name: rows if name in self.keep else self.constant[name].to(rows).expand_as(rows).contiguous()
-                for name, rows in batch.inputs.items()
-            }
+            inputs = dict(batch.inputs)
+            for name, rows in batch.inputs.items():
+                if name in self.keep:
+                    continue
+                inputs[name] = self.constant[name].to(rows).expand_as(rows).contiguous()
+                if name in batch.lengths:  # padding stays what it is
+                    real = torch.arange(rows.shape[1], device=rows.device) < batch.lengths[name][:, None]
+                    inputs[name] = inputs[name].where(real.view(*real.shape, *[1] * (rows.ndim - 2)), rows)
             yield replace(batch, inputs=inputs)
 
 
@@ -71,21 +75,21 @@ class Setup:
 
     def __init__(
         self, model: Any, data: MultimodalDataset, train: Any, task: Task | None, probabilities: bool, batch_size: int,
-        memory: float | None, needs_target: bool = True,
+        memory: float | None, needs_target: bool = True, complete: bool = True,
     ):  # fmt: skip
         if hasattr(data, "train") and not hasattr(data, "batches"):
             raise DataError("Expected one part of the data to score, got all splits: pass data.test or data.val.")
         found = task or getattr(model, "task", None) or data.task
         if found is None or (needs_target and data.target is None):
             raise DataError("Expected data with a target to score against, got none.")
-        complete = data.present.all(dim=1)
-        if not complete.any():
+        whole = data.present.all(dim=1)
+        if complete and not whole.any():
             raise DataError(
                 f"None of the {len(data)} samples has all modalities, and what is not there cannot be taken away."
             )
         self.model, self.data, self.task, self.probabilities = model, data, found, probabilities
         self.batch_size, self.memory = batch_size, memory
-        self.rows = data if complete.all() else data.select(complete)
+        self.rows = data.select(whole) if complete and not whole.all() else data
         self.train = train.train if isinstance(train, Splits) else train
         self.notes = []
         if len(self.rows) < len(data):
@@ -99,9 +103,23 @@ class Setup:
             raise DataError("Expected data with a target, got none.")
         return self.known
 
-    def outputs(self, view: Any) -> Tensor:
-        """Raw outputs of the samples of a view with everything that it shows, on the CPU."""
-        return self._read(view, [len(self.data.lattice) - 1])[len(self.data.lattice) - 1]
+    def outputs(self, view: Any, shown: int) -> Tensor:
+        """Raw outputs of the samples of a view with everything that it shows, on the CPU.
+
+        Args:
+            view: with ``batches`` and ``lattice``.
+            shown: the code of what is the samples' own, for messages.
+        """
+        full = len(self.data.lattice) - 1
+        return self._read(view, {full: shown})[full]
+
+    def feasible(self) -> Iterator[tuple[int, np.ndarray, Tensor]]:
+        """Codes, positions and outputs of all samples with every subset of what they have; the rest is absent."""
+        codes = self.data.lattice.subsets
+        for rows, found, output in subset_outputs(self.model, self.data, codes, self.batch_size, self.memory):
+            for code in found.unique().tolist():
+                chosen = found == code
+                yield code, rows[chosen].cpu().numpy(), self._checked(output[chosen].detach().cpu(), code)
 
     def replaced(self, fill: str, empty: bool = False) -> Iterator[tuple[int, Tensor]]:
         """For each code the outputs with everything else replaced; for the empty set too when asked."""
@@ -109,14 +127,14 @@ class Setup:
         lattice = self.data.lattice
         codes = [0, *lattice.subsets] if empty else lattice.subsets
         if fill == "absent":
-            yield from self._read(self.rows, lattice.subsets).items()
+            yield from self._read(self.rows, {code: code for code in lattice.subsets}).items()
             if empty:
                 prior = self.task.prior if self.task.prior is not None else self.task.baseline(self.target)
                 yield 0, self.task.expand(prior, torch.zeros(len(self.rows)))
             return
         constant = self._constants(fill)
         for code in codes:
-            yield code, self.outputs(Replaced(self.rows, lattice.subset(code), constant))
+            yield code, self.outputs(Replaced(self.rows, lattice.subset(code), constant), code)
 
     def score(self, metric: str, output: Tensor) -> Scored:
         """The score of outputs, and what each sample contributes."""
@@ -156,25 +174,28 @@ class Setup:
             seconds=time.perf_counter() - began,
         )
 
-    def _read(self, view: Any, codes: list[int]) -> dict[int, Tensor]:
+    def _read(self, view: Any, codes: dict[int, int]) -> dict[int, Tensor]:
+        """Outputs by the code that the model reads; each stands for what is really shown."""
         parts: dict[int, list[Tensor]] = {code: [] for code in codes}
-        for _, found, output in subset_outputs(self.model, view, codes, self.batch_size, self.memory):
+        for _, found, output in subset_outputs(self.model, view, list(codes), self.batch_size, self.memory):
             for code in found.unique().tolist():
                 parts[code].append(output[found == code].detach().cpu())
         made = {}
         for code, pieces in parts.items():
-            output = torch.cat(pieces)
-            if self.task.kind == "regression" and output.ndim == 1:
-                output = output[:, None]
-            if output.ndim < 2 or output.shape[1] != self.task.n_outputs:
-                raise DataError(
-                    f"The model's outputs for {self.task}: expected shape ({len(output)}, {self.task.n_outputs}, ...), "
-                    f"got {tuple(output.shape)}."
-                )
-            if torch.isnan(output).any():
-                raise DataError(f"The model's output is NaN with {self.data.lattice.label(code)} shown.")
-            made[code] = self.task.from_probabilities(output) if self.probabilities else output
+            made[code] = self._checked(torch.cat(pieces), codes[code])
         return made
+
+    def _checked(self, output: Tensor, shown: int) -> Tensor:
+        if self.task.kind == "regression" and output.ndim == 1:
+            output = output[:, None]
+        if output.ndim < 2 or output.shape[1] != self.task.n_outputs:
+            raise DataError(
+                f"The model's outputs for {self.task}: expected shape ({len(output)}, {self.task.n_outputs}, ...), "
+                f"got {tuple(output.shape)}."
+            )
+        if torch.isnan(output).any():
+            raise DataError(f"The model's output is NaN when {self.data.lattice.label(shown)} is shown.")
+        return self.task.from_probabilities(output) if self.probabilities else output
 
     def _constants(self, fill: str) -> dict[str, Tensor]:
         """What takes the place of each modality, shaped like one row (or one step)."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 
 from lacunar.data.dataset import MultimodalDataset
@@ -25,7 +26,7 @@ from lacunar.planning.perturbed import Mixed, Setup, choice
 from lacunar.planning.utility_table import UtilityTable
 from lacunar.tasks import Task
 
-__all__ = ["intershap", "intershap_score", "permuted_utilities", "replaced_utilities"]
+__all__ = ["intershap", "intershap_score", "permuted_utilities", "replaced_utilities", "sample_contributions"]
 
 Fill = Literal["mean", "zeros", "absent"]
 ENOUGH = 5
@@ -118,7 +119,7 @@ def permuted_utilities(
     if n < 2:
         raise DataError("permuted_utilities: expected two samples with every modality to swap, got one.")
     full, rng = len(lattice) - 1, np.random.default_rng(seed)
-    scored = {full: setup.score(metric, setup.outputs(setup.rows))}
+    scored = {full: setup.score(metric, setup.outputs(setup.rows, full))}
     made: dict[int, list[Scored]] = {code: [] for code in lattice.subsets[:-1]}
     for _ in range(permutations):
         # A random cycle through all samples: nobody keeps their own, everybody else is equally likely.
@@ -128,7 +129,7 @@ def permuted_utilities(
         others = setup.rows.select(partner)
         for code, scores in made.items():
             view = Mixed(setup.rows, others, lattice.subset(code))
-            scores.append(setup.score(metric, setup.outputs(view)))
+            scores.append(setup.score(metric, setup.outputs(view, code)))
     for code, scores in made.items():
         value = float(np.mean([part.value for part in scores]))
         scored[code] = Scored(value, np.mean([part.items for part in scores], axis=0))
@@ -138,6 +139,38 @@ def permuted_utilities(
     scored[0] = setup.constant(metric, notes)
     facts = {"permutations": permutations, "seed": seed}
     return setup.table("permuted", metric, lattice, scored, facts, notes, began)
+
+
+def sample_contributions(
+    model: Any,
+    data: MultimodalDataset,
+    *,
+    task: Task | None = None,
+    probabilities: bool = False,
+    batch_size: int = 256,
+    memory: float | None = None,
+) -> pd.DataFrame:
+    """What each modality of each sample does for the model's answer there (Wei et al. 2024).
+
+    Every sample is a game on what it has: ``v(S) = |S|`` where the model is right with only S (times the task's score,
+    where that is not just right or wrong) and 0 otherwise; a modality gets its Shapley value, so that a row sums to
+    v of everything that the sample has. A low one says that the modality does less than its share there.
+
+    Args:
+        model, data, task, probabilities, batch_size, memory: as in :func:`replaced_utilities`; what is left out is
+            absent, for models that take any subset.
+
+    Returns:
+        A row per sample, by id, a column per modality; NaN where a sample lacks it.
+    """
+    setup = Setup(model, data, None, task, probabilities, batch_size, memory, complete=False)
+    lattice, right = data.lattice, np.zeros((len(data), len(data.lattice)))
+    for code, rows, output in setup.feasible():
+        right[rows, code] = setup.task.score(output, setup.target[rows]).numpy()
+    sizes = lattice.size(np.arange(len(lattice)))
+    present = data.present.numpy()
+    phi = lattice.shapley(right * sizes, present)
+    return pd.DataFrame(np.where(present, phi, np.nan), index=pd.Index(data.ids, name="id"), columns=list(data.names))
 
 
 def intershap(
