@@ -198,6 +198,8 @@ class CostModel:
             )
         low, high = 0, max(int(most), 0)
         slack = 1e-9 * max(1.0, abs(budget))
+        if self.cost(names, high) <= budget + slack:
+            low = high
         while low < high:  # cost never falls with the number of samples
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self.cost(names, middle) <= budget + slack else (low, middle - 1)

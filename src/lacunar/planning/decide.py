@@ -64,8 +64,8 @@ def estimate(case: Case) -> Estimates | None:
     return Estimates(draws.mean(axis=0), ends[0], ends[1], draws)
 
 
-def decide(case: Case, rule: Strategy) -> Decision:
-    """What a rule buys with a budget."""
+def decide(case: Case, rule: Strategy, explain: bool = True) -> Decision:
+    """What a rule buys with a budget; the reason takes time and can be left out."""
     if not case.candidates:
         return Decision(case, None, NOTHING, {NOTHING: 1.0}, why_nothing(case.lattice, case.costs, case.budget))
     choice = rule(case)
@@ -73,7 +73,7 @@ def decide(case: Case, rule: Strategy) -> Decision:
     leader = best or _leader(case, choice)
     label = NOTHING if leader is None else leader.label
     reason = choice.why
-    if best is None and not reason:
+    if best is None and not reason and explain:
         found = estimate(case)
         reason = f"{rule.name!r} finds no purchase worth making"
         if found is not None and leader is not None:
@@ -85,7 +85,7 @@ def decide(case: Case, rule: Strategy) -> Decision:
             chance = float((found.draws[:, k] > case.min_gain).mean())
             if chance >= 0.5:
                 reason += f"; that it gains has a probability of {chance:.2f}, which a larger pilot could settle"
-    if best is not None and not reason:
+    if best is not None and not reason and explain:
         reason = _why(case, best, choice)
     return Decision(case, best, label, choice.shares(case), reason)
 

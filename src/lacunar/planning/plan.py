@@ -232,10 +232,10 @@ def _decider(case: Case, rule: Strategy, target: float | None, assurance: float)
         if not changes:
             return decide(case, rule)
         if "outlook" in rule.needs:
-            return decide(case.changed(**changes), rule)
+            return decide(case.changed(**changes), rule, explain=False)
         if "outlook" in changes:  # a rule that does not read it is not moved by it
-            return decide(case, rule)
-        return decide(case.changed(**changes, outlook=None), rule)
+            return decide(case, rule, explain=False)
+        return decide(case.changed(**changes, outlook=None), rule, explain=False)
 
     return again
 
