@@ -16,7 +16,7 @@ from lacunar.generation.base import Completer
 from lacunar.lattice import Lattice, Pairs
 from lacunar.models.blend import Blend
 from lacunar.models.configurable import Configurable
-from lacunar.models.multimodal import Features, available_pairs
+from lacunar.models.multimodal import available_pairs
 from lacunar.tasks import Task
 
 __all__ = ["Completed"]
@@ -149,13 +149,12 @@ class Completed(Configurable):
     def _filled_inside(self, batch: Batch, pairs: Pairs, chunk: int | None) -> Tensor:
         staged: Any = self.model if hasattr(self.model, "encode") else joint_model(self.model)
         features = staged.encode(batch)
-        h = getattr(features, "joint", features).h
+        own = getattr(features, "joint", features)
         joint: Any = staged.joint if isinstance(staged, Blend) else staged
         outputs = []
-        for part in torch.arange(len(pairs.rows), device=h.device).split(chunk or max(len(pairs.rows), 1)):
+        for part in torch.arange(len(pairs.rows), device=own.h.device).split(chunk or max(len(pairs.rows), 1)):
             some = Pairs(pairs.rows[part], pairs.codes[part])
-            seen = Features(h[some.rows], self.lattice.decode(some.codes))
-            made = self.completer.complete_features(seen)
+            made = self.completer.complete_features(own.take(some.rows, self.lattice.decode(some.codes)))
             output = joint.predict(made, _everything(made.present))
             if isinstance(staged, Blend):
                 output = staged.combine(output, features, some)

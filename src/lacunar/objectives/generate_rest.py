@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,11 +29,11 @@ def fill_features(generator: nn.Module, features: Features) -> Features:
     h, present = features.h, features.present
     everything = torch.ones_like(present)
     if bool(present.all()):
-        return Features(h, everything)
+        return replace(features, present=everything, generated=None)
     fill: Any = getattr(generator, "complete_features", None)
     made = fill(features).h if fill is not None else generator.complete(h, present)  # type: ignore[operator]
     seen = present.view(*present.shape, *[1] * (h.ndim - 2))
-    return Features(torch.where(seen, h, made), everything)
+    return replace(features, h=torch.where(seen, h, made), present=everything, generated=None)
 
 
 class GeneratingModel(nn.Module):
@@ -65,9 +66,7 @@ class GeneratingModel(nn.Module):
         """Raw outputs ``(P, n_outputs)`` of (sample, subset) pairs: only the subset is seen."""
         features = self.model.encode(batch)
         seen = self.lattice.decode(pairs.codes)
-        h = features.h[pairs.rows]
-        shown = h.masked_fill(~seen.view(*seen.shape, *[1] * (h.ndim - 2)), 0.0)
-        filled = fill_features(self.generator, Features(shown, seen))
+        filled = fill_features(self.generator, features.take(pairs.rows, seen))
         return self.model.predict(filled, everything(filled), chunk)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -151,9 +150,8 @@ class GenerateRest(Objective):
     def forward(self, model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
         features = model.encode(batch)
         seen = self._seen(batch.present)
-        h = features.h.masked_fill(~seen.view(*seen.shape, *[1] * (features.h.ndim - 2)), 0.0)
         generator: Any = self.generator
-        filled = fill_features(generator, Features(h, seen))
+        filled = fill_features(generator, features.take(torch.arange(len(batch), device=batch.device), seen))
         terms = {"task": batch_mean(self.losses(model.predict(filled, everything(filled)), self._target(batch)))}
         if self.frozen:
             return terms
