@@ -91,7 +91,9 @@ def utilities(
             given the target and what is always observed: right when missingness depends on these.
         fewest: train samples below which a subset gets no value but a note.
         subsets: those to estimate, as names, labels such as ``"a+b"`` or codes; all when left out.
-        fit: arguments of :func:`lacunar.fit` for networks, such as ``{"max_epochs": 20}``; ``objective`` too.
+        fit: arguments of :func:`lacunar.fit` for networks, such as ``{"max_epochs": 20}``; ``objective`` too. The
+            amortised estimator runs three quarters of the epochs, which cost no more than an ordinary training of
+            that many (see :func:`lacunar.planning.amortised.amortised_options`).
         out: folder that keeps each finished cell: the same call goes on after an interruption.
         progress: show progress and the time left on standard error.
 
