@@ -1,4 +1,4 @@
-"""``python -m lacunar.bench run RECIPE --out FOLDER`` and ``python -m lacunar.bench table FOLDER``."""
+"""``python -m lacunar.bench run RECIPE FOLDER``, ``... table FOLDER`` and ``... protocol RECIPE FOLDER``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from joblib import Parallel, delayed
 
 from lacunar.bench.cells import Cell, run_cell
+from lacunar.bench.protocol import protocol
 from lacunar.bench.recipe import read_recipe
 from lacunar.bench.tables import collect, comparison, markdown
 
@@ -72,4 +73,4 @@ def table(folder: Path, against: str = "default", measure: str = "mean", problem
 if __name__ == "__main__":
     from jsonargparse import auto_cli
 
-    auto_cli([run, table], as_positional=True)
+    auto_cli([run, table, protocol], as_positional=True)

@@ -108,7 +108,7 @@ class Trained:
         model: predicts from any subset, the rest completed as the arm completes it.
         steps: optimiser steps made; 0 for the linear model.
         trainings: networks or linear models fitted.
-        seconds: of everything.
+        seconds: processor time of everything.
         unused: parameters that had no part in any prediction of this arm.
     """
 
@@ -140,7 +140,7 @@ def train_arm(
         make_model: another backbone: from D, of which it may read the statistics, to a model.
     """
     training = training or Training()
-    began = time.perf_counter()
+    began = time.process_time()
     if training.backbone == "linear" and make_model is None:
         return _linear(arm, owned, everything, training, seed, began)
     torch.manual_seed(seed)
@@ -150,7 +150,7 @@ def train_arm(
     predictor: nn.Module
     if arm.stages == 1:
         _stage(model, everything, val, Joint(), training, training.steps, seed, training.lr)
-        return Trained(model, training.steps, 1, time.perf_counter() - began)
+        return Trained(model, training.steps, 1, time.process_time() - began)
     second = max(1, round(training.second * training.steps))
     first, lr2 = max(1, training.steps - second), training.lr2 or training.lr
     plain: Callable[[], Objective] = (lambda: ModalityDropout(training.dropout)) if arm.dropout else Joint
@@ -161,7 +161,7 @@ def train_arm(
         frozen = GenerateRest(objective.generator, 0.0, 0.0, training.hide, frozen=True)
         predictor = _stage(model, everything, val, frozen, training, second, seed + 1, lr2)
         unused = 0 if bool((~everything.present).any()) or training.hide > 0 else _size(objective.generator)
-        return Trained(predictor, training.steps, 2, time.perf_counter() - began, unused)
+        return Trained(predictor, training.steps, 2, time.process_time() - began, unused)
     _stage(model, owned, val, plain(), training, first, seed, training.lr)
     if kind == "none":
         predictor = _stage(model, everything, val, plain(), training, second, seed + 1, lr2)
@@ -173,7 +173,7 @@ def train_arm(
         inside = generation.get(kind)(seed=seed).fit(owned, model)
         objective = GenerateRest(inside, 0.0, 0.0, 0.0, frozen=True)
         predictor = _stage(model, everything, val, objective, training, second, seed + 1, lr2)
-    return Trained(predictor, training.steps, 2, time.perf_counter() - began)
+    return Trained(predictor, training.steps, 2, time.process_time() - began)
 
 
 def _linear(
@@ -189,7 +189,7 @@ def _linear(
     else:
         completer = generation.get(kind)(seed=seed).fit(owned)
         model = Completed(LinearModel(completer.complete(everything), seed=seed, **options), completer)
-    return Trained(model, 0, 1, time.perf_counter() - began)
+    return Trained(model, 0, 1, time.process_time() - began)
 
 
 def _backbone(owned: MultimodalDataset, training: Training) -> nn.Module:
@@ -249,5 +249,3 @@ def repeat(data: MultimodalDataset, count: int, seed: int = 0) -> MultimodalData
 
 def _size(module: nn.Module | None) -> int:
     return 0 if module is None else sum(weight.numel() for weight in module.parameters())
-
-
