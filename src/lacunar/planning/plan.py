@@ -57,7 +57,7 @@ def plan(
     seeds: int | Sequence[int] = 5,
     n_jobs: int = 1,
     fit: Mapping[str, Any] | None = None,
-    estimator: str = "retrain",
+    estimator: str | None = None,
     top: int = 3,
     min_gain: float = 0.0,
     confidence: float = 0.95,
@@ -93,7 +93,8 @@ def plan(
         seeds: repeats of everything that is measured, or their seeds.
         n_jobs: models trained at a time.
         fit: arguments of :func:`lacunar.fit` for networks.
-        estimator: of the utilities, ``"retrain"`` or ``"amortised"``.
+        estimator: of the utilities, ``"retrain"`` or ``"amortised"``; when left out ``"amortised"``, which trains one
+            model per repeat, for the default model of three modalities or more, and ``"retrain"`` otherwise.
         top: how many subsets to rehearse, beside all modalities together, which need no rehearsal.
         min_gain: the smallest gain worth buying for, in units of the metric.
         confidence: nominal coverage of the intervals.
@@ -125,6 +126,7 @@ def plan(
     pilot = pilot_of(data)
     assert pilot.task is not None
     metric = _metric(pilot, metric, utilities, curves, rehearsal)
+    estimator = estimator or ("amortised" if make_model is None and lattice.M > 2 else "retrain")
     settings = Settings(
         make_model, completer, metric, seed_list(seeds), n_jobs, fit, estimator, _count("top", top),
         _count("draws", draws), seed, None if out is None else Path(out), progress,

@@ -27,6 +27,8 @@ from lacunar.planning.strategies import Choice
 __all__ = ["assemble"]
 
 _MOST_LISTED = 6  # modalities, up to which every subset has a row
+FEW_SEEDS = 5
+"""Below this many repeats a plan says that its intervals are too narrow."""
 _COLUMNS = (
     "subset", "samples", "labels", "cost", "quality", "effective", "score", "gain", "low", "high", "p_best",
     "gain_per_cost", "note",
@@ -72,7 +74,7 @@ def assemble(
         rehearsals=pd.DataFrame() if known.rehearsal is None else known.rehearsal.points,
         utilities=pd.DataFrame() if known.utilities is None else known.utilities.frame,
         assumptions=_assumptions(found, known, pilot, settings, metric, start),
-        notes=_notes(found, known, effect),
+        notes=_notes(found, known, effect, settings),
         audit=_audit(known, pilot, settings, seconds),
     )  # fmt: skip
 
@@ -120,6 +122,8 @@ def _candidates(
         note = "recommended" if one.label == found.label else ""
         if case.outlook is not None and not case.outlook.knows(one):
             note = f"{note}, not rehearsed".removeprefix(", ")
+        elif known.rehearsal is not None and not known.rehearsal.known and quality == 0:
+            quality, note = math.nan, f"{note}, quality unknown: taken as 0".removeprefix(", ")
         share = shares.get(one.label, 0.0) if shares else math.nan
         rows.append(
             (one.label, one.samples, one.samples, one.cost, quality, effective, now + gain, gain, low, high, share,
@@ -206,7 +210,7 @@ def _assumptions(
     return lines
 
 
-def _notes(found: Decision, known: Knowledge, effect: Fairness | None) -> list[str]:
+def _notes(found: Decision, known: Knowledge, effect: Fairness | None, settings: Settings) -> list[str]:
     case, lines = found.case, list(known.notes)
     full = case.lattice.names
     if case.outlook is not None and found.best is not None and known.curves is not None:
@@ -218,6 +222,9 @@ def _notes(found: Decision, known: Knowledge, effect: Fairness | None) -> list[s
         lines += [f"utilities: {note}" for note in known.utilities.notes]
     if effect is not None:
         lines += effect.notes
+    repeats = len(seed_list(settings.seeds))
+    if known.trainings and repeats < FEW_SEEDS:
+        lines.append(f"intervals rest on {repeats} repeats of what was measured here, and may be far too narrow")
     return list(dict.fromkeys(lines))
 
 
