@@ -139,19 +139,19 @@ def train_amortised(cell: AmortisedCell) -> dict[str, Any]:
 
 def _read_off(model: Any, cell: AmortisedCell) -> list[dict[str, Any]]:
     found: dict[int, list[tuple[np.ndarray, Tensor]]] = {code: [] for code in cell.codes}
-    for rows, codes, output in subset_outputs(model, cell.held, cell.codes):
+    for row, codes, output in subset_outputs(model, cell.held, cell.codes):
         for code in codes.unique().tolist():
             chosen = codes == code
-            found[code].append((rows[chosen].cpu().numpy(), output[chosen].cpu()))
+            found[code].append((row[chosen].cpu().numpy(), output[chosen].cpu()))
     records = []
     for code in cell.codes:
         rows = np.concatenate([part[0] for part in found[code]])
-        output = torch.cat([part[1] for part in found[code]])
+        outputs = torch.cat([part[1] for part in found[code]])
         weight = None
         if cell.weights is not None:
             by_row = np.zeros(len(cell.held))
             by_row[cell.rows[code]] = cell.weights[code]
             weight = by_row[rows]
         record = {"code": code, "n_train": cell.counts[code], "n_eval": len(rows)}
-        records.append(record | scored_record(cell.metric, output, cell.held.select(rows), rows, weight))
+        records.append(record | scored_record(cell.metric, outputs, cell.held.select(rows), rows, weight))
     return records

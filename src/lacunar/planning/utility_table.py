@@ -17,6 +17,15 @@ import pandas as pd
 from lacunar.errors import ConfigError, DataError, RunError, did_you_mean
 from lacunar.evaluation.statistics import percentile_interval, resample_counts
 from lacunar.lattice import MAX_TABLE, Lattice
+from lacunar.planning.utility_parts import (
+    by_label,
+    floats,
+    mean_of_known,
+    named_differences,
+    plain,
+    text,
+    whole_numbers,
+)
 from lacunar.training.files import read_json, write_whole
 
 __all__ = ["ESTIMATORS", "UtilityTable", "named_differences"]
@@ -92,10 +101,10 @@ class UtilityTable:
             raise DataError(f"values, repeat {row}: the value of {lattice.label(int(code))} is infinite.")
         repeats = len(values)
         fixed: dict[str, Any] = {"names": lattice.names, "values": values}
-        fixed["seeds"] = _whole(self.seeds, np.arange(repeats), (repeats,), "seeds")
-        fixed["folds"] = _whole(self.folds, np.zeros(repeats), (repeats,), "folds")
+        fixed["seeds"] = whole_numbers(self.seeds, np.arange(repeats), (repeats,), "seeds")
+        fixed["folds"] = whole_numbers(self.folds, np.zeros(repeats), (repeats,), "folds")
         for name in ("n_train", "n_eval"):
-            fixed[name] = _whole(getattr(self, name), np.zeros(values.shape), values.shape, name)
+            fixed[name] = whole_numbers(getattr(self, name), np.zeros(values.shape), values.shape, name)
         if self.given_sd is not None:
             fixed["given_sd"] = np.array(self.given_sd, dtype=np.float64)
             if fixed["given_sd"].shape != (size,) or (fixed["given_sd"] < 0).any():
@@ -113,7 +122,7 @@ class UtilityTable:
             if [len(part) for part in fixed["units"]] != counts:
                 raise DataError("units: expected one number for each item.")
             for r, part in enumerate(fixed["items"]):
-                gap = np.abs(_nanmean(part.astype(np.float64)) - values[r])
+                gap = np.abs(mean_of_known(part.astype(np.float64)) - values[r])
                 if (gap > 1e-3 * (1 + np.abs(np.nan_to_num(values[r])))).any():
                     raise DataError(f"items, repeat {r}: expected columns whose means are the values.")
         for name, value in fixed.items():
@@ -147,9 +156,9 @@ class UtilityTable:
         """
         lattice = names if isinstance(names, Lattice) else Lattice(names)
         if isinstance(values, Mapping):
-            values = _by_label(lattice, {"none": 0.0, **values}, np.nan)
+            values = by_label(lattice, {"none": 0.0, **values}, np.nan)
         if isinstance(sd, Mapping):
-            sd = _by_label(lattice, sd, 0.0)
+            sd = by_label(lattice, sd, 0.0)
         return cls(lattice.names, np.asarray(values), metric, given_sd=None if sd is None else np.asarray(sd))
 
     @cached_property
@@ -160,7 +169,7 @@ class UtilityTable:
     @property
     def mean(self) -> np.ndarray:
         """Mean over the repeats that have a value, float64, shape ``(2^M,)``; NaN where none has."""
-        return _nanmean(self.values)
+        return mean_of_known(self.values)
 
     @property
     def sd(self) -> np.ndarray:
@@ -258,7 +267,7 @@ class UtilityTable:
         codes = [0, *self.lattice.subsets]
         assert self.n_train is not None
         assert self.n_eval is not None
-        gain = _nanmean(self.gains)
+        gain = mean_of_known(self.gains)
         return pd.DataFrame(
             {
                 "subset": [self.lattice.label(code) for code in codes],
@@ -275,17 +284,17 @@ class UtilityTable:
     @property
     def hash(self) -> str:
         """SHA-256 of the content."""
-        return hashlib.sha256(_text(self._content()).encode()).hexdigest()
+        return hashlib.sha256(text(self._content()).encode()).hexdigest()
 
     def _content(self) -> dict[str, Any]:
-        return {name: _plain(getattr(self, name)) for name in (part.name for part in fields(self))}
+        return {name: plain(getattr(self, name)) for name in (part.name for part in fields(self))}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the table as JSON, whole or not at all; NaN becomes null."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"kind": KIND, "format": FORMAT, "hash": self.hash, **self._content()}
-        lines = ",\n".join(f"{json.dumps(name)}: {_text(value)}" for name, value in content.items())
+        lines = ",\n".join(f"{json.dumps(name)}: {text(value)}" for name, value in content.items())
         write_whole(path, lambda file: file.write(f"{{\n{lines}\n}}\n".encode()))
         return path
 
@@ -319,12 +328,12 @@ class UtilityTable:
             odd = sorted(set(content) ^ {"kind", "format", "hash", *stored})
             raise RunError(f"{path}: expected the fields of a utility table; {', '.join(odd)} should not differ.")
         given = {name: content[name] for name in stored}
-        if hashlib.sha256(_text(_in_order(given)).encode()).hexdigest() != content["hash"]:
+        if hashlib.sha256(text(_in_order(given)).encode()).hexdigest() != content["hash"]:
             raise RunError(f"{path} was changed after it was written: its content does not match its hash.")
         for name in _ARRAYS:
-            given[name] = _array(given[name])
+            given[name] = floats(given[name])
         if given["items"] is not None:
-            given["items"] = [_array(part) for part in given["items"]]
+            given["items"] = [floats(part) for part in given["items"]]
         table = cls(**{**given, "names": tuple(given["names"])})
         table.require(data, config, where=str(path))
         return table
@@ -370,68 +379,6 @@ class UtilityTable:
         return "\n".join([head, shown, *[f"note: {note}" for note in self.notes]])
 
 
-def named_differences(stored: Any, asked: Any, name: str = "") -> list[str]:
-    """Each place where two pieces of plain data differ, in words."""
-    if isinstance(stored, dict) and isinstance(asked, dict):
-        keys = [*stored, *(key for key in asked if key not in stored)]
-        pairs = [(key, stored.get(key, "nothing"), asked.get(key, "nothing")) for key in keys]
-        return [
-            line
-            for key, there, here in pairs
-            for line in named_differences(there, here, f"{name}.{key}" if name else str(key))
-        ]
-    if isinstance(stored, list) and isinstance(asked, list) and stored != asked:
-        both = zip([*stored, *["nothing"] * len(asked)], [*asked, *["nothing"] * len(stored)])
-        there, here = next((there, here) for there, here in both if there != here)
-        return [f"{name}: there {there!r}, here {here!r}"]
-    return [] if stored == asked else [f"{name}: there {stored!r}, here {asked!r}"]
-
-
 def _in_order(given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a table as they are hashed."""
     return {part.name: given[part.name] for part in fields(UtilityTable)}
-
-
-def _by_label(lattice: Lattice, given: Mapping[str, float], missing: float) -> np.ndarray:
-    table = np.full(2**lattice.M, missing)
-    seen: dict[int, str] = {}
-    for label, value in given.items():
-        code = 0 if label == "none" else lattice.index(str(label).split("+"))
-        if code in seen:
-            raise DataError(f"values: {label!r} and {seen[code]!r} are the same subset.")
-        seen[code] = label
-        table[code] = value
-    return table
-
-
-def _whole(given: Any, default: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
-    array = np.array(default if given is None else given, dtype=np.int64)
-    if array.shape != shape:
-        raise DataError(f"{name}: expected shape {shape}, got {array.shape}.")
-    return array
-
-
-def _nanmean(values: np.ndarray) -> np.ndarray:
-    known = np.isfinite(values)
-    count = known.sum(axis=0)
-    return np.where(count > 0, np.where(known, values, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind != "f":
-            return value.tolist()
-        plain = value.astype(object)
-        plain[~np.isfinite(value)] = None
-        return plain.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    return value
-
-
-def _array(value: Any) -> np.ndarray | None:
-    return None if value is None else np.array(value, dtype=object).astype(np.float64)
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
