@@ -60,7 +60,9 @@ def predict(model: Any, data: MultimodalDataset, batch_size: int = 256) -> pd.Da
         table |= {f"probability_{label}": column for label, column in zip(labels, columns)}
     codes = data.lattice.encode(data.present)
     table["modalities"] = [data.lattice.label(int(code)) for code in codes]
-    table["flag"] = np.where(codes.numpy() == 0, NOTHING, "")
+    made = [data.lattice.label(int(code)) for code in data.lattice.encode(data.generated)]
+    table["flag"] = [f"generated: {label}" if label != "none" else "" for label in made]
+    table["flag"] = np.where(codes.numpy() == 0, NOTHING, table["flag"])
     return pd.DataFrame(table)
 
 

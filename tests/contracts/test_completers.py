@@ -19,7 +19,7 @@ COMPLETERS = sorted(available())
 every_completer = pytest.mark.parametrize("name", COMPLETERS)
 
 #: Short training, for those that train: what they learn is not the matter here.
-QUICK = {"updates": 4, "epochs": 1, "steps": 2, "hidden": 16, "width": 8, "sampling_steps": 3}
+QUICK = {"updates": 4, "epochs": 1, "steps": 2, "hidden": 16, "width": 8, "samples": 2}
 
 
 def new(name, **options):
@@ -266,6 +266,7 @@ def test_score_is_measured_on_hidden_cells_and_repeats_itself(name):
 def refused():
     sequences = from_arrays({"a": [np.zeros((k + 1, 2)) for k in range(4)], "b": np.eye(4)}, [0, 1, 0, 1])
     data = vectors(2, n=12)
+    splits = vectors(2, n=30).split(train=0.5, val=0.2, test=0.3, seed=0)
     nobody = from_arrays({"a": np.full((4, 2), np.nan), "b": np.eye(4)}, [0, 1, 0, 1])
     return [
         (lambda c: c.fit(sequences), DataError, "'a'.*these are sequence.*fit\\(data, model\\)"),
@@ -274,6 +275,8 @@ def refused():
         (lambda c: c.fit(data).complete(vectors(3, n=12)), DataError, "fitted to the modalities"),
         (lambda c: c.fit(data).complete_features(Features(torch.zeros(1, 2, 3), torch.ones(1, 2).bool())), ConfigError,
          "fitted to values, not inside a model"),
+        (lambda c: c.fit(data).complete(splits), DataError, "one part of the data, got all splits"),
+        (lambda c: c.fit(data).score(splits), DataError, "one part of the data, got all splits"),
         (lambda c: c.fit(data).score(data, rate=1.0), ConfigError, "rate: expected a share"),
         (lambda c: c.fit(data).score(data, repeats=0), ConfigError, "repeats"),
         (lambda c: c.fit(data).score(data, hide="m9"), DataError, "unknown modality 'm9'"),

@@ -95,3 +95,10 @@ def test_a_batch_handed_to_a_callable_keeps_the_flags_of_its_samples(case):
     for present, generated in seen:
         assert generated.shape == present.shape
         assert not (generated & ~present).any()
+
+
+def test_a_prediction_that_rests_on_generated_cells_is_flagged(case):
+    data, full, _ = case
+    flags = lc.predict(small_model(data).eval(), full)["flag"]
+    made = [data.lattice.label(int(code)) for code in data.lattice.encode(full.generated)]
+    assert list(flags) == ["" if label == "none" else f"generated: {label}" for label in made]

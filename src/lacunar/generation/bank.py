@@ -45,13 +45,18 @@ class PatternBank(Completer):
                 f"PatternBank: {lattice.M} modalities have 2^{lattice.M} patterns, the bank holds those of up to "
                 f"{MAX_TABLE}. Use the mean or ridge completer."
             )
-        # Which training rows have all of a pattern, (2^M, N).
-        within = (lattice.codes[:, None].to(present.device) & lattice.encode(~present)) == 0
+        codes = lattice.encode(present)
         for m, view in enumerate(views):
-            having = (within & present[:, m]).to(view.dtype)
-            count = having.sum(1, keepdim=True)
-            entries = having @ view.nan_to_num(0.0) / count.clamp(min=1)
-            self._keep(f"entries{m}", torch.where(count >= self.min_rows, entries, 0.0), learnable=self.inside_model)
+            having = present[:, m]
+            # Sums over the rows of each pattern, and how many there are; then over the rows that have it and more.
+            rows = torch.cat([view[having], view.new_ones(int(having.sum()), 1)], 1)
+            sums = view.new_zeros(2**lattice.M, rows.shape[1]).index_add(0, codes[having], rows)
+            for bit in range(lattice.M):
+                halves = sums.unflatten(0, (-1, 2, 2**bit))
+                halves[:, 0] += halves[:, 1]
+            count = sums[:, -1:]
+            entries = torch.where(count >= self.min_rows, sums[:, :-1] / count.clamp(min=1), 0.0)
+            self._keep(f"entries{m}", entries, learnable=self.inside_model)
 
     def _fill(self, views: list[Tensor], present: Tensor) -> list[Tensor]:
         codes = Lattice(self.names).encode(present)

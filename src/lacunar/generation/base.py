@@ -14,7 +14,7 @@ from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError
 from lacunar.evaluation.outputs import evaluation_mode
-from lacunar.generation.views import ROWS, encoded_views, moments, value_views
+from lacunar.generation.views import ROWS, encoded_views, moments, one_part, value_views
 from lacunar.models.configurable import Configurable
 from lacunar.models.multimodal import Features
 
@@ -300,6 +300,7 @@ class Completer(Configurable, ABC):
 
     def _check_data(self, data: MultimodalDataset) -> None:
         self._check_raw()
+        one_part(data)
         if data.names != self.names:
             raise DataError(f"The completer was fitted to the modalities {self.names}, the data have {data.names}.")
         self._refuse_sequences(data)
