@@ -134,7 +134,8 @@ def backtest(
         "costs": prices.to_dict(), "budget": float(budget), "strategies": list(chosen), "available": available,
         "test": test, "metric": learner.metric, "completer": _name(completer), "model": _name(make_model),
         "estimator": estimator, "repeats": repeats, "confidence": confidence, "min_gain": min_gain, "draws": draws,
-        "top": top, "fit": {key: _name(value) for key, value in sorted((fit or {}).items())}, "data": describe_pilot(full),
+        "top": top, "fit": {key: _name(value) for key, value in sorted((fit or {}).items())},
+        "data": describe_pilot(full),
     }  # fmt: skip
     folder = _folder(out, config)
     trials = {seed: found for seed in every if (found := _kept(folder, seed)) is not None}

@@ -146,6 +146,9 @@ def rehearse(
     rest only the subset stays: the other values are removed from the data before anything is fitted. Trained are
     ``2 + 2 K`` models for K subsets and each seed.
 
+    All intervals are over repeats within this one pilot: they say how repeatable a number is here, and are somewhat too
+    narrow for what another pilot would say.
+
     Filling is always compared with not filling, where the gaps stay absent. A subset is filled only if that scored
     better beyond the paired interval over seeds; otherwise its arm is not to fill.
 
