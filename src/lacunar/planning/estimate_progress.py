@@ -26,10 +26,14 @@ class CellProgress:
 
     def __init__(self, text: str, total: int, done: int, progress: bool):
         self.text, self.total, self.before, self.done = text, total, done, done
-        from lacunar.training.progress import wanted  # brings Lightning, which workers can do without
-
         self.console = Console(stderr=True)
-        self.shown = wanted(progress) and total > done
+        self.shown = progress and total > done
+        if self.shown:
+            from lacunar.training.progress import (
+                wanted,
+            )  # brings Lightning, which workers and estimators can do without
+
+            self.shown = wanted(progress)
         self.live = self.shown and (self.console.is_terminal or self.console.is_jupyter)
         self._bar: Progress | None = None
 
