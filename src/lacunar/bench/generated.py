@@ -44,12 +44,12 @@ def compare_generated(result: ProtocolResult, arm: str, seed: int = 0) -> dict[s
     model.eval()
     with torch.no_grad():
         h = model.model.encode(result.test.__getitems__(range(len(result.test)))).h.flatten(2)
+        everything, every_row = torch.ones(h.shape[:2], dtype=torch.bool), torch.arange(len(h))
         numbers, real, made = [], [], []
         for m, name in enumerate(model.names):
             seen = torch.ones(h.shape[:2], dtype=torch.bool)
             seen[:, m] = False
-            hidden = h.masked_fill(~seen[..., None], 0.0)
-            generated = fill_features(model.generator, Features(hidden, seen)).h[:, m]
+            generated = fill_features(model.generator, Features(h, everything).take(every_row, seen)).h[:, m]
             numbers.append({"modality": name, **_apart(h[:, m].numpy(), generated.numpy(), seed)})
             real.append(h[:, m].numpy())
             made.append(generated.numpy())

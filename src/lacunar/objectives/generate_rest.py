@@ -156,7 +156,8 @@ class GenerateRest(Objective):
         if self.frozen:
             return terms
         if self.alpha > 0 and "classes" in self._buffers:
-            known = self.classes[batch.index.to(self.classes.device)]
+            of_rows: Any = self.classes
+            known = of_rows[batch.index.to(of_rows.device)]
             terms["generator"] = self.alpha * generator.nll(features.h.detach(), batch.present, known)
         if self.reconstruct > 0 and hasattr(generator, "reconstruction"):
             terms["reconstruction"] = self.reconstruct * generator.reconstruction(features.h.detach(), batch.present)

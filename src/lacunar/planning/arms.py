@@ -73,7 +73,7 @@ def get_arm(asked: str | Mapping[str, Any]) -> Arm:
     Raises:
         ConfigError: an unknown arm or field, or a ratio outside [0, 1].
     """
-    given = {"arm": asked} if isinstance(asked, str) else dict(asked)
+    given: dict[str, Any] = {"arm": asked} if isinstance(asked, str) else dict(asked)
     name = given.pop("arm", None)
     if name not in ARMS:
         raise ConfigError(f"Unknown arm {name!r}.{did_you_mean(str(name), ARMS)}")

@@ -71,7 +71,7 @@ class LinearModel(nn.Module):
         rows, kept = pairs.rows.numpy(), self.lattice.decode(pairs.codes).numpy()
         views = [view.numpy()[rows] for view in batch.dense(float("nan")).values()]
         x = torch.from_numpy(self._side_by_side([v.reshape(len(v), -1) for v in views], kept)).float()
-        output = x @ self.weight.T + self.bias
+        output = x @ self.weight.T + self.bias  # type: ignore[operator]
         return output[:, 0] if self.task.kind == "regression" and output.shape[1] == 1 else output
 
     def forward(self, batch: Batch) -> Tensor:

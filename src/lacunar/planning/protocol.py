@@ -41,8 +41,8 @@ class ProtocolResult:
     """What one seed of the protocol found.
 
     Attributes:
-        rows: one row per arm: ``arm``, ``title``, ``subset`` that was bought, ``score`` with everything observed (accuracy,
-            or what the task scores by), further metrics, ``constant`` (the same score of the best constant
+        rows: one row per arm: ``arm``, ``title``, ``subset`` that was bought, ``score`` with everything observed
+            (accuracy, or what the task scores by), further metrics, ``constant`` (the same score of the best constant
             prediction), ``labels``, ``cells`` and ``cost`` of what was bought, ``owned`` samples, ``trainings``,
             ``steps``, ``seconds``, ``unused`` parameters.
         tables: of each arm the scores of every test condition: only that subset observed, the rest completed by the
@@ -142,7 +142,9 @@ def run_protocol(
     keys = {name: choose_key(known, predicted, name, size) for name in predicted}
     strength = dict(zip(names, pilot.lattice.shapley(known["log_loss"].mean).tolist()))
 
-    rows, tables, trained = [], {}, {}
+    rows: list[dict[str, Any]] = []
+    tables: dict[str, SubsetTable] = {}
+    trained: dict[str, Trained] = {}
     finished: dict[tuple[Any, ...], str] = {}
     for arm, chooser in wanted:
         bought = buy(arm, order, names, rho, beta, keys[chooser], strength=strength, seed=seed)
@@ -164,9 +166,9 @@ def run_protocol(
 def predicted_gains(tables: Tables) -> dict[str, np.ndarray]:
     """What each indicator says of every subset, from utilities alone: shape ``(2^M,)``, NaN where it says nothing.
 
-    ``cooperation`` is the paper's, of accuracies and divided by the subset's own gain; ``cooperation-full`` divides by the
-    gain of all; ``utility`` is the gain in log-likelihood, ``accuracy`` that in accuracy; ``shapley`` adds up the
-    members' shares.
+    ``cooperation`` is the paper's, of accuracies and divided by the subset's own gain; ``cooperation-full`` is that of
+    log-likelihoods divided by one number for all, which is none; ``utility`` is the gain in log-likelihood,
+    ``accuracy`` that in accuracy; ``shapley`` adds up the members' shares.
     """
     accuracy, likelihood = tables["accuracy"], tables["log_loss"]
     lattice = accuracy.lattice
@@ -234,7 +236,7 @@ def _row(
     prices: Mapping[str, float] | None,
     label: float,
 ) -> dict[str, Any]:
-    full = table.frame.loc[table.lattice.label(2**table.lattice.M - 1)]
+    full: Any = table.frame.loc[table.lattice.label(2**table.lattice.M - 1)]
     metrics = {name: float(full[name]) for name in ("balanced_accuracy", "f1", "log_loss", "mae", "r2") if name in full}
     return {
         "arm": arm.name, "title": arm.title, "indicator": chooser if arm.buys == "key" and not arm.subset else "",

@@ -194,9 +194,9 @@ def _linear(
 
 def _backbone(owned: MultimodalDataset, training: Training) -> nn.Module:
     if training.backbone == "mult":
-        from lacunar.models.mult import mult_model
+        from lacunar.models.mult import MulT
 
-        return mult_model(owned, **training.model)
+        return MulT.for_data(owned, **training.model)
     return default_model(owned, **training.model)
 
 
