@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from tests.helpers import vectors
 from torch import nn
 
 from lacunar.data import from_arrays
@@ -20,7 +21,6 @@ from lacunar.generation.flow_prior import ClassPrior, class_bins
 from lacunar.generation.flow_transfer import FlowTransfer
 from lacunar.generation.flow_transforms import FLOWS, Flow
 from lacunar.generation.whitening import Whitening
-from tests.helpers import vectors
 
 QUICK = {"updates": 40, "steps": 2, "hidden": 16}
 
@@ -62,7 +62,7 @@ def test_flows_are_invertible(kind, shape):
 def test_trained_flows_are_invertible(kind):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(200, 6, generator=generator) @ torch.randn(6, 6, generator=generator)
-    transfer = FlowTransfer(6, 1, 1, flow=kind, steps=6, hidden=16)
+    transfer = FlowTransfer(6, 1, 1, flow=kind, steps=4, hidden=16)
     there = torch.ones(200, 1, dtype=torch.bool)
 
     def loss(rows):
@@ -71,7 +71,7 @@ def test_trained_flows_are_invertible(kind):
     before = float(loss(torch.arange(200)).detach())
     rows = hold_back(200, 0.2, generator)
     after = fit_network(
-        transfer, loss, lambda r: float(loss(r)), rows, steps=60, batch_size=64, lr=5e-3, generator=generator
+        transfer, loss, lambda r: float(loss(r)), rows, steps=40, batch_size=64, lr=1e-2, generator=generator
     )
     assert after < before - 0.1
     z, _ = transfer.flows[0](x)
@@ -344,13 +344,13 @@ def r2_of_x3(completer, world) -> float:
     return 1 - float((truth - filled).square().sum() / (truth - truth.mean(0)).square().sum())
 
 
-@pytest.mark.parametrize("options", [{}, {"combine": "gate"}, {"combine": "concat"}, {"flow": "alternate"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"combine": "concat"}, {"combine": "gate"}], ids=str)
 def test_what_can_be_computed_is_generated(options):
-    assert r2_of_x3(FlowCompleter(**options, updates=120, steps=2, hidden=16, lr=5e-3), generable(600)) > 0.5
+    assert r2_of_x3(FlowCompleter(**options, updates=60, steps=2, hidden=16, lr=1e-2), generable(400)) > 0.5
 
 
 def test_released_variant_completes_too():
-    assert r2_of_x3(FlowCompleter(variant="released", updates=120, steps=4, lr=5e-3), generable(600)) > 0.2
+    assert r2_of_x3(FlowCompleter(variant="released", updates=60, steps=2, hidden=16, lr=1e-2), generable(400)) > 0.2
 
 
 def test_what_is_independent_is_not():
@@ -358,25 +358,26 @@ def test_what_is_independent_is_not():
 
 
 def test_likelihood_alone_matches_distributions_and_not_samples():
-    data = generable(500).data
+    data = generable(300).data
     completer = FlowCompleter(recon="none", **QUICK).fit(data)
-    made = completer.complete(data.hide({"x3": [False] * 500})).columns["x3"].take(torch.arange(500))[0]
-    truth = data.columns["x3"].take(torch.arange(500))[0]
-    assert r2_of_x3(FlowCompleter(recon="none", **QUICK), generable(500)) < 0.5
+    made = completer.complete(data.hide({"x3": [False] * 300})).columns["x3"].take(torch.arange(300))[0]
+    truth = data.columns["x3"].take(torch.arange(300))[0]
+    assert 1 - float((truth - made).square().sum() / truth.square().sum()) < 0.5
     assert 0.4 < float(made.std() / truth.std()) < 1.5
 
 
 def test_completing_needs_no_labels_and_fitting_uses_only_observed_cells():
     data = vectors(5, 80, missing=0.4)
-    completer = FlowCompleter(**QUICK).fit(data)
+    quick = {**QUICK, "updates": 5}
+    completer = FlowCompleter(**quick).fit(data)
     batch = data.__getitems__(range(30))
     unlabelled = Batch(batch.inputs, batch.present, None, batch.index)
     made = completer.complete_batch(unlabelled)
     assert made.present.all() and torch.equal(made.generated, ~batch.present)
     assert all(torch.isfinite(rows).all() for rows in made.inputs.values())
-    again = FlowCompleter(**QUICK).fit(data).complete_batch(batch)
+    again = FlowCompleter(**quick).fit(data).complete_batch(batch)
     assert all(torch.equal(made.inputs[name], again.inputs[name]) for name in data.names)
-    other = FlowCompleter(**QUICK, seed=1).fit(data).complete_batch(batch)
+    other = FlowCompleter(**quick, seed=1).fit(data).complete_batch(batch)
     assert any(not torch.equal(made.inputs[name], other.inputs[name]) for name in data.names)
 
 
@@ -386,7 +387,7 @@ def test_targets_that_are_not_classes(target):
     views = {"a": torch.randn(40, 3, generator=generator), "b": torch.randn(40, 1, generator=generator)}
     views["b"][::2] = torch.nan
     data = from_arrays({name: rows.numpy() for name, rows in views.items()}, None if target is None else target.numpy())
-    full = FlowCompleter(**QUICK).fit(data).complete(data)
+    full = FlowCompleter(**{**QUICK, "updates": 5}).fit(data).complete(data)
     assert full.present.all()
     b = full.columns["b"].take(torch.arange(40))[0]
     seen = views["b"][1::2]

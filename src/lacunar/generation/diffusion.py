@@ -161,7 +161,7 @@ class DiffusionCompleter(Completer):
             return score_loss(score, noise, scale, self.reduction)
         time = torch.randint(TIMES, (n,), generator=generator).to(clean.device)
         noised = schedule.noised(clean, noise, time)
-        made = self.network(noised, _level(time), self.network.context(values, sources, m), m)
+        made = self._clean(schedule, noised, time, self.network.context(values, sources, m), m)
         # Errors count as much as they do in the columns that the components stand for.
         weight = self._whitening(m).back.square().mean(1)
         return ((made - clean).square() @ weight).mean() / weight.sum().clamp_min(1e-12)
@@ -202,8 +202,7 @@ class DiffusionCompleter(Completer):
             contexts.append(self._context(values, torch.zeros_like(sources), m))
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
-            level = _level(time).to(x.device).expand(1, 1)
-            made = [self.network(x, level, context, m) for context in contexts]
+            made = [self._clean(schedule, x, time.to(x.device).expand(1, 1), context, m) for context in contexts]
             return made[0] if len(made) == 1 else made[1] + self.guidance * (made[0] - made[1])
 
         return schedule.sample(predict, first, self.steps, shared)
@@ -221,6 +220,12 @@ class DiffusionCompleter(Completer):
             return self._score(x, time.to(x).expand(1, 1), context, m)
 
         return score
+
+    def _clean(self, schedule: NoiseSchedule, x: Tensor, time: Tensor, context: Context, m: int) -> Tensor:
+        """The value before noise. The network adds to what would be right for unrelated components of unit variance,
+        so that little noise needs little of it."""
+        signal = schedule.signal.to(x)[time.long()][..., None]
+        return signal.sqrt() * x + (1 - signal).sqrt() * self.network(x, time.float() / TIMES, context, m)
 
     def _score(self, x: Tensor, time: Tensor, context: Context, m: int) -> Tensor:
         scale = noise_scale(time, self.sigma)[..., None]
@@ -259,7 +264,3 @@ class DiffusionCompleter(Completer):
 
     def _whitening(self, m: int) -> Whitening:
         return self.whitenings[m]  # type: ignore[return-value]
-
-
-def _level(time: Tensor) -> Tensor:
-    return time.float() / TIMES
