@@ -18,6 +18,7 @@ POSITIONAL = {
     "MCE digits": "its last subset is one of positions",
     "MMIN": "random patterns and the cascade on concatenated features are drawn by position",
     "SMIL": "noise and the fusion of concatenated features are drawn by position",
+    "UniMF": "random patterns are drawn by position",
     "RedCore": "noise and the imputers on concatenated features are drawn by position",
 }
 every_method = pytest.mark.parametrize("method", METHODS)
