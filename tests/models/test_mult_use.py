@@ -107,15 +107,17 @@ def test_encoders_in_space_give_a_token_for_each_place():
     features = model.encode(first_batch(data))
     assert features.tokens["image"].shape == (8, 24, 8)
     assert (features.lengths["image"] == 24).all()
-    with pytest.raises(ConfigError, match="'image' makes tokens of width 5, not 8"):
+    with pytest.raises(ConfigError, match="makes tokens of width 5, expected 8"):
         small(data, encoders={"image": nn.Conv2d(2, 5, 3)}).encode(first_batch(data))
 
 
 def test_width_match_keeps_the_streams_as_wide():
     whole, part = unaligned(M=4, n=8), unaligned(M=2, n=8)
     full = MulT.for_data(whole, width=8, heads=2)
-    assert MulT.for_data(part, width=8, heads=2, width_match=4).within[0].width == full.within[0].width == 24
-    assert MulT.for_data(part, width=8, heads=2).within[0].width == 8
+    assert (
+        MulT.for_data(part, width=8, heads=2, width_match=4).fusion.within[0].width == full.fusion.within[0].width == 24
+    )
+    assert MulT.for_data(part, width=8, heads=2).fusion.within[0].width == 8
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,11 +13,12 @@ from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.lattice import Pairs
-from lacunar.models._mult_layers import Stack
-from lacunar.models._mult_tokens import TokenEncoder, TokenFeatures, TokenView, slots, spread, to_steps
+from lacunar.models._mult_encoders import OwnTokens, TokenEncoder, TokenModule
+from lacunar.models._mult_fusion import CrossFusion
+from lacunar.models._mult_tokens import TokenFeatures, TokenView, slots
 from lacunar.models.completion import TokenTransformer
 from lacunar.models.configurable import Configurable
-from lacunar.models.encoders._sequence import in_buckets, mean_over_steps
+from lacunar.models.encoders._sequence import mean_over_steps
 from lacunar.models.multimodal import Features, MultimodalModel, SubsetOutput, input_facts
 from lacunar.models.preprocessing import Standardize
 from lacunar.models.rescale import Rescale
@@ -155,7 +155,7 @@ class MulT(Configurable, MultimodalModel):
         made: dict[str, nn.Module] = {}
         for name, facts in inputs.items():
             if encoders is not None and name in encoders:
-                made[name] = encoders[name]
+                made[name] = OwnTokens(encoders[name], width)
                 continue
             ragged = facts["kind"] in ("sequence", "tokens")
             if legacy_readout and ragged and name not in (steps or {}):
@@ -165,28 +165,20 @@ class MulT(Configurable, MultimodalModel):
                 causal, (vocabulary or {}).get(name), (patch or {}).get(name),
                 (steps or {}).get(name) if legacy_readout else None, standardize,
             )  # fmt: skip
-        streams = max(M - 1, 1)
+        fusion = CrossFusion(
+            M, width, heads, layers, max(layers, 3) if self_layers is None else self_layers,
+            [_of(attention_dropout, name, 0.0) for name in names], dropout, embedding_dropout, causal,
+        )  # fmt: skip
         super().__init__(
             made,
             TokenTransformer(width, heads, dropout=dropout) if missing == "generate" else None,
-            nn.Identity(),
-            ResidualHead(M * streams * width, outputs, head_dropout) if head is None else head,
+            fusion,
+            ResidualHead(fusion.out_features, outputs, head_dropout) if head is None else head,
             task,
             inputs,
         )
-        self.width, self.causal, self.missing, self.legacy_readout = width, causal, missing, legacy_readout
+        self.width, self.missing = width, missing
         self.given_encoders, self.given_head = tuple(encoders or ()), head is not None
-        self.between = nn.ModuleList(
-            Stack(width, heads, layers, _of(attention_dropout, s, 0.0), dropout, embedding_dropout)
-            for t in names
-            for s in names
-            if s != t
-        )
-        depth = max(layers, 3) if self_layers is None else self_layers
-        self.within = nn.ModuleList(
-            Stack(streams * width, heads, depth, _of(attention_dropout, t, 0.0), dropout, embedding_dropout, streams)
-            for t in names
-        )
         if missing == "mean":
             self.register_buffer("usual", torch.zeros(M, width))
 
@@ -246,7 +238,7 @@ class MulT(Configurable, MultimodalModel):
         """Constructor arguments, the parts that were given as they are now."""
         current = {**super().configuration(), "inputs": self.inputs, "task": self.task}
         if self.given_encoders:
-            current["encoders"] = {name: self.encoder(name) for name in self.given_encoders}
+            current["encoders"] = {name: self.encoder(name).encoder for name in self.given_encoders}
         if self.given_head:
             current["head"] = self.head
         return current
@@ -263,28 +255,15 @@ class MulT(Configurable, MultimodalModel):
         size, M, present = len(batch), len(self.names), batch.present
         tokens: dict[str, Tensor] = {}
         lengths: dict[str, Tensor] = {}
-        for name, encoder, takes_lengths in zip(self.names, self.encoders, self._takes_lengths):
-            given = [batch.inputs[name]]
-            if takes_lengths and name in batch.lengths:
-                given.append(batch.lengths[name])
-            tokens[name], lengths[name] = spread(encoder(*given), name)
-            if tokens[name].shape[2] != self.width:
-                raise ConfigError(
-                    f"MulT: the encoder of {name!r} makes tokens of width {tokens[name].shape[2]}, not {self.width}."
-                )
-        slot = slots(present)
+        for name, encoder in self.named_encoders():
+            assert isinstance(encoder, TokenModule)
+            tokens[name], lengths[name] = encoder.tokens(batch.inputs[name], batch.lengths.get(name))
         pooled = torch.cat([mean_over_steps(tokens[name], lengths[name]) for name in self.names])
         self._remember(pooled, [len(lengths[name]) for name in self.names])
         cells = torch.cat([batch.rows(name) * M + m for m, name in enumerate(self.names)])
         h = pooled.new_zeros(size * M, self.width).index_copy(0, cells, pooled).view(size, M, self.width)
-        crossed, both = {}, present[:, :, None] & present[:, None, :]
-        for t, s, target, source in self._pairs_of_names():
-            rows = both[:, t, s].nonzero().squeeze(1)
-            at, to = slot[rows, t], slot[rows, s]
-            crossed[target, source] = self._stack(t, s)(
-                tokens[target][at], lengths[target][at], tokens[source][to], lengths[source][to], self.causal
-            )
-        return TokenFeatures(h, present, None, tokens, lengths, slot, crossed, slots(both))
+        crossed, crossed_slot = self._fusion.cross(tokens, lengths, present)
+        return TokenFeatures(h, present, None, tokens, lengths, slots(present), crossed, crossed_slot)
 
     def _remember(self, pooled: Tensor, counts: list[int]) -> None:
         if self.missing != "mean" or not self.training:
@@ -294,96 +273,24 @@ class MulT(Configurable, MultimodalModel):
                 if len(rows):
                     usual.lerp_(rows.mean(0).to(usual), RENEWED)
 
-    def _pairs_of_names(self) -> list[tuple[int, int, str, str]]:
-        named = list(enumerate(self.names))
-        return [(t, s, target, source) for t, target in named for s, source in named if s != t]
-
-    def _stack(self, t: int, s: int) -> Stack:
-        stack = self.between[t * (len(self.names) - 1) + s - (s > t)]
-        assert isinstance(stack, Stack)
-        return stack
+    @property
+    def _fusion(self) -> CrossFusion:
+        assert isinstance(self.fusion, CrossFusion)
+        return self.fusion
 
     # ------------------------------------------------------------------ any subset of it
 
     def decode(self, features: Features, pairs: Pairs) -> SubsetOutput:
         """Output of (sample, subset) pairs; modalities that a completer filled in count as one token."""
-        view = self._view(TokenFeatures.of(features, self.names), pairs)
-        count, M, W = len(pairs.rows), len(self.names), max(len(self.names) - 1, 1) * self.width
-        cells, read = [], []
-        for t in range(M):
-            rows = view.on[:, t].nonzero().squeeze(1)
-            cells.append(rows * M + t)
-            read.append(self._read_out(view, t, rows))
-        v = torch.cat(read)
-        v = v.new_zeros(count * M, W).index_copy(0, torch.cat(cells), v).view(count, M, W)
-        # As many streams as there are keep the size that all of them would have.
-        fused = (v * (M / view.on.sum(1).clamp(min=1).to(v.dtype))[:, None, None]).flatten(1)
-        return SubsetOutput(pairs, self.head(fused), view.completed, fused)
-
-    def _view(self, features: TokenFeatures, pairs: Pairs) -> TokenView:
+        own = TokenFeatures.of(features, self.names)
         chosen = self.lattice.decode(pairs.codes)
-        known = features.h[pairs.rows]
+        known, slot = own.h[pairs.rows], own.slot[pairs.rows]
         completed = self.complete(known.masked_fill(~chosen[:, :, None], 0.0), chosen)
-        single = completed
-        if self.missing == "mean":
-            single = torch.where(chosen[:, :, None], known, self.usual)
-        elif self.missing == "generate":  # what is chosen, but has no tokens, was filled in from outside
-            single = torch.where(chosen[:, :, None], known, completed)
-        slot = features.slot[pairs.rows]
-        return TokenView(
-            features=features,
-            rows=pairs.rows,
-            on=chosen if self.missing == "drop" else torch.ones_like(chosen),
-            slot=slot,
-            real=chosen & (slot >= 0),
-            single=single,
-            completed=completed,
-        )
-
-    def _read_out(self, view: TokenView, t: int, rows: Tensor) -> Tensor:
-        """``v_t`` of those pairs ``rows (n,)`` that have the stream t, ``(n, (M - 1) * width)``."""
-        name, M = self.names[t], len(self.names)
-        real = view.real[rows, t]
-        own, lengths = view.tokens(name, t, rows) if M == 1 else (None, view.lengths(name, t, rows))
-        found, used = [], []
-        steps = view.features.tokens[name].shape[1] if bool(real.any()) else 1
-        for s in range(M):
-            if s != t:
-                used.append(view.on[rows, s])
-                found.append(self._found(view, t, s, rows, steps))
-        if own is not None:
-            z = own[:, :, None]
-        else:
-            z, have = torch.stack(found, 2), torch.stack(used, 1)
-            count = have.sum(1)
-            if not bool(have.all()):
-                usual = z.sum(2) / count.clamp(min=1)[:, None, None].to(z.dtype)
-                alone = (count == 0).nonzero().squeeze(1)
-                if len(alone):
-                    own, _ = view.tokens(name, t, rows[alone])
-                    usual = usual.index_copy(0, alone, to_steps(own, steps))
-                z = torch.where(have[:, None, :, None], z, usual[:, :, None])
-        read = partial(self.within[t], causal=self.causal, last=True)
-        return in_buckets(read, z.flatten(2), lengths)
-
-    def _found(self, view: TokenView, t: int, s: int, rows: Tensor, steps: int) -> Tensor:
-        """``c_ts`` of the pairs ``rows (n,)``, zeros where s is not there, ``(n, steps, width)``."""
-        target, source = self.names[t], self.names[s]
-        there = view.on[rows, s]
-        ready = view.real[rows, t] & view.real[rows, s]
-        at = ready.nonzero().squeeze(1)
-        place = view.features.crossed_slot[view.rows[rows[at]], t, s]
-        crossed = view.features.crossed[target, source][place][:, :steps]
-        if len(at) == len(rows):
-            return crossed
-        c = crossed.new_zeros(len(rows), steps, self.width).index_copy(0, at, crossed)
-        rest = (there & ~ready).nonzero().squeeze(1)
-        if len(rest):
-            x, lengths = view.tokens(target, t, rows[rest])
-            other, other_lengths = view.tokens(source, s, rows[rest])
-            made = self._stack(t, s)(x, lengths, other, other_lengths, self.causal)
-            c = c.index_copy(0, rest, to_steps(made, steps))
-        return c
+        # What is chosen but has no tokens was filled in from outside.
+        single = torch.where(chosen[:, :, None], known, self.usual if self.missing == "mean" else completed)
+        on = chosen if self.missing == "drop" else torch.ones_like(chosen)
+        fused = self._fusion.fuse(TokenView(own, pairs.rows, on, slot, chosen & (slot >= 0), single))
+        return SubsetOutput(pairs, self.head(fused), completed, fused)
 
 
 def _of(option: Any, name: str, otherwise: Any) -> Any:

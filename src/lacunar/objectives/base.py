@@ -157,7 +157,7 @@ class Objective(nn.Module):
         kept = self.__dict__.get("_with_parts")
         wanted = (model, *parts.values())
         if kept is None or len(kept[0]) != len(wanted) or any(a is not b for a, b in zip(kept[0], wanted)):
-            made = MultimodalModel(**{**model.configuration(), **parts})  # type: ignore[arg-type]
+            made = MultimodalModel(**{**MultimodalModel.configuration(model), **parts})  # type: ignore[arg-type]
             kept = wanted, made
             # Not as a submodule: the model belongs to whoever trains it.
             object.__setattr__(self, "_with_parts", kept)
