@@ -10,13 +10,17 @@ from lacunar.generation.bank import PatternBank
 from lacunar.generation.base import Completer
 from lacunar.generation.benefit import abstain, filling_benefit
 from lacunar.generation.completed import Completed
+from lacunar.generation.diffusion import DiffusionCompleter
+from lacunar.generation.flow import FlowCompleter
+from lacunar.generation.flow_transfer import FlowTransfer
 from lacunar.generation.knn import KNNCompleter
 from lacunar.generation.mean import MeanCompleter
 from lacunar.generation.ridge import RidgeCompleter
 from lacunar.generation.zero import ZeroCompleter
 
 __all__ = [
-    "Completed", "Completer", "KNNCompleter", "MeanCompleter", "PatternBank", "RidgeCompleter", "ZeroCompleter",
+    "Completed", "Completer", "DiffusionCompleter", "FlowCompleter", "FlowTransfer", "KNNCompleter", "MeanCompleter",
+    "PatternBank", "RidgeCompleter", "ZeroCompleter",
     "abstain", "available", "filling_benefit", "get",
 ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,9 @@ class NoiseSchedule:
             steps: evaluations of ``predict``.
             noise: for ``"ddpm"``, what it adds at a step, of a shape that broadcasts to that of ``first``.
         """
-        self.scheduler.set_timesteps(steps)
+        with warnings.catch_warnings():  # diffusers hands tensors to numpy in a way that numpy 2 frowns on
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.scheduler.set_timesteps(steps)
         x = first
         for time in self.scheduler.timesteps:
             options: dict[str, Any] = {}
