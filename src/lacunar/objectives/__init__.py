@@ -34,3 +34,12 @@ def get(name: str) -> type[Objective]:
     if name not in methods:
         raise ConfigError(f"Unknown objective {name!r}.{did_you_mean(name, methods)}")
     return methods[name]
+
+
+def __getattr__(name: str) -> type[Objective]:
+    """Every method of the package by its class name, so that a new file needs no line here."""
+    if not name.startswith("_") and name[:1].isupper():
+        methods = available()
+        if name in methods:
+            return methods[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
