@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.neighbors import KNeighborsClassifier
 
 from lacunar.data.dataset import from_arrays
 from lacunar.datasets.worlds_of_generation import generable, ungenerable
@@ -197,6 +198,36 @@ def test_bad_requests_are_told():
     blank = from_arrays({"a": np.zeros((4, 2))}, None)
     with pytest.raises(DataError, match="needs a target"):
         rehearse(blank)
+
+
+def test_numbers_and_several_labels_can_be_learned():
+    rng = np.random.default_rng(0)
+    views = {name: rng.normal(size=(90, 3)) for name in "ab"}
+    number = views["a"] @ [1.0, 2, 3] + views["b"][:, 0] + 0.1 * rng.normal(size=90)
+    for target, estimator, task in (
+        (number, Ridge(), "regression"),
+        (np.stack([number, -number], 1), Ridge(), "regression"),
+        (np.stack([number > 0, views["a"][:, 0] > 0], 1).astype(int), KNeighborsClassifier(), "multilabel"),
+    ):
+        data = from_arrays(views, target, task=task)
+        outcome = Learner(estimator).score(data.select(range(60)), data.select(range(60, 90)))
+        assert outcome.gain > 0.05
+        found = rehearse(data, ["a"], make_model=estimator, seeds=2)
+        assert np.isfinite(found.points["score"]).all()
+
+
+def test_what_cannot_be_learned_is_told():
+    data = from_arrays(
+        {"s": [np.ones((t, 2)) for t in (1, 2, 3, 4)], "v": np.arange(4.0)}, [0, 1, 0, 1], kinds={"s": "sequence"}
+    )
+    with pytest.raises(DataError, match="Modality 's': an estimator needs columns, and these are sequence"):
+        Learner(model).score(data, data)
+    with pytest.raises(ConfigError, match="RidgeClassifier gives no probabilities"):
+        Learner(RidgeClassifier).score(data.only("v"), data.only("v"))
+    with pytest.raises(ConfigError, match="expected a name such as 'ridge'"):
+        Learner(model, completer=lambda seed: 3).make_completer()
+    with pytest.raises(ConfigError, match="no argument 'epochs'"):
+        Learner(small_model, fit={"epochs": 3}).score(vectors(n=30), vectors(n=30))
 
 
 def test_one_class_in_what_is_kept_is_a_stated_answer():

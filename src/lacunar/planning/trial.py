@@ -264,8 +264,10 @@ class _Trial:
             }
             found["cooperation"] = {one.code: float(cooperation[one.code]) for one in case.candidates}
         if "rehearsal" in wanted:
-            outlook = self.rehearsed[1]
-            singles = [one for one in case.candidates if outlook.knows(one)]
+            knowledge, outlook, _ = self.rehearsed
+            # Where no quality could be stated, the zeros that a cautious plan puts in their place order nothing.
+            stated = knowledge.rehearsal is None or knowledge.rehearsal.known
+            singles = [one for one in case.candidates if stated and outlook.knows(one)]
             found["rehearsal"] = dict(zip([one.code for one in singles], outlook.gains(singles)[0].tolist()))
         return found
 
