@@ -15,7 +15,7 @@ from lacunar.generation.base import Completer
 __all__ = ["RidgeCompleter"]
 
 #: Penalties to choose from. At the largest next to nothing is left of a column that cannot be predicted.
-PENALTIES = np.logspace(-3, 6, 19)
+PENALTIES = np.logspace(-3, 6, 10)
 
 
 class RidgeCompleter(Completer):
