@@ -12,12 +12,14 @@ from sklearn.linear_model import LogisticRegression
 
 from lacunar.data.dataset import from_arrays
 from lacunar.datasets.synthetic import duplicate
+from lacunar.datasets.worlds_of_generation import generable, ungenerable
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.planning.costs import CostModel
 from lacunar.planning.fairness import group_effect
 from lacunar.planning.knowledge import prefilter
 from lacunar.planning.learner import Learner
 from lacunar.planning.plan import plan
+from lacunar.planning.rehearsal import rehearse
 from lacunar.planning.result import Plan
 from lacunar.planning.utility_table import UtilityTable
 from tests.helpers import vectors
@@ -198,11 +200,11 @@ def test_a_target_gets_its_cheapest_plan(pilot):
     assert found.candidates["p_best"].sum() == pytest.approx(1)
     others = found.candidates[found.candidates["samples"] > 0]
     assert found.cost == others["cost"].min()
-    surer = made(pilot, budget=None, target=-0.4, assurance=0.9)
+    surer = made(pilot, budget=None, target=-0.4, assurance=0.9, draws=200)
     assert surer.cost > found.cost and surer.p_target >= 0.9
-    there = made(pilot, budget=None, target=-1.0)
+    there = made(pilot, budget=None, target=-1.0, draws=100)
     assert there.collect_nothing and "reached already" in there.reason
-    never = made(pilot, budget=None, target=-0.1)
+    never = made(pilot, budget=None, target=-0.1, draws=100)
     assert never.collect_nothing and "no purchase reaches the target" in never.reason
 
 
@@ -265,6 +267,21 @@ def test_end_to_end_with_an_estimator(tmp_path):
     assert "no claim" in str(found)
     again = Plan.load(tmp_path / "plan.json")
     assert str(again) == str(found)
+
+
+@pytest.mark.parametrize("world", [generable, ungenerable])
+def test_generation_is_paid_for_only_where_it_works(world):
+    data, costs = world(n=300).data, {"x1": 1, "x2": 1, "x3": 1000}
+    options = {"make_model": lambda part: LogisticRegression(C=0.1), "seeds": 5, "progress": False}
+    measured = rehearse(data, ["x1+x2"], **options)
+    found = plan(data, costs, 400, rehearsal=measured, **options)
+    if world is generable:  # x3 follows from the others, at a thousandth of its price
+        assert found.subset == ("x1", "x2") and found.samples == 200
+        assert found.rehearsal["quality"].iloc[0] > 0.7
+        assert found.clear
+    else:  # more labels and guessed x3 are worth nothing
+        assert found.collect_nothing
+        assert found.rehearsal["quality"].iloc[0] < 0.3
 
 
 def test_the_rest_is_measured_only_for_what_the_money_buys(tmp_path):
