@@ -14,6 +14,7 @@ from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError
 from lacunar.lattice import Lattice
 from lacunar.models.multimodal import MultimodalModel
+from lacunar.objectives.ranges import Ranges
 from lacunar.parallel import total, world_size
 from lacunar.tasks import Task
 
@@ -101,6 +102,8 @@ class Objective(nn.Module):
 
     #: Whether the method is defined only when every training sample has every modality.
     requires_complete_training_data: ClassVar[bool] = False
+    #: Where its hyper-parameters may lie when they are tuned.
+    ranges: ClassVar[Ranges] = {}
     #: Kinds of task that the method is defined for.
     task_kinds: ClassVar[frozenset[str]] = frozenset({"classification", "multilabel", "regression", "segmentation"})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from lacunar.lattice import Pairs
 from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, available_codes, batch_mean
+from lacunar.objectives.ranges import OneOf, Ranges
 
 __all__ = ["GradientBlending", "blending_weights"]
 
@@ -50,6 +52,8 @@ class GradientBlending(Objective):
         Wang, Tran and Feiszli, *What Makes Training Multi-modal Classification Networks Hard?*, CVPR 2020,
         arXiv:1905.12681.
     """
+
+    ranges: ClassVar[Ranges] = {"every": OneOf((5, 10, 20)), "epochs": OneOf((1, 2, 4))}
 
     weight: Tensor
     held_out: Tensor

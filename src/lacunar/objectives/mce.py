@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import Features, MultimodalModel, SubsetOutput
 from lacunar.objectives.base import Objective, available_codes, batch_mean
 from lacunar.objectives.factors import GAPS, availability_factor, capability_gap, learning_state, sampled_shapley
+from lacunar.objectives.ranges import Between, Ranges
 from lacunar.parallel import gather_rows, total, world_size
 
 if TYPE_CHECKING:
@@ -82,6 +83,12 @@ class MCE(Objective):
         Zhao, Zhang, Zou, *MCE: Towards a General Framework for Handling Missing Modalities under Imbalanced Missing
         Rates*, Pattern Recognition, 2025, doi:10.1016/j.patcog.2025.112591.
     """
+
+    ranges: ClassVar[Ranges] = {
+        "single": Between(0.1, 3.0, log=True),
+        "subset": Between(0.1, 3.0, log=True),
+        "completion": Between(0.1, 3.0, log=True),
+    }
 
     availability_weight: Tensor
     upper_scores: Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from lacunar.models.configurable import Configurable
 from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, Stage, available_codes, batch_mean
+from lacunar.objectives.ranges import Between, Ranges
 from lacunar.objectives.shaspec import feature_width
 
 __all__ = ["MMIN", "Imagination"]
@@ -84,6 +85,8 @@ class MMIN(Objective):
         Zhao, Li and Jin, *Missing Modality Imagination Network for Emotion Recognition with Uncertain Missing
         Modalities*, ACL 2021, doi:10.18653/v1/2021.acl-long.203. The reduced form: Zhao et al., *MCE*, 2025.
     """
+
+    ranges: ClassVar[Ranges] = {"imagination": Between(0.5, 8.0, log=True), "cycle": Between(0.5, 4.0, log=True)}
 
     def __init__(
         self,

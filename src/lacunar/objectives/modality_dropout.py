@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from lacunar.data.batch import Batch
 from lacunar.errors import ConfigError
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, batch_mean
+from lacunar.objectives.ranges import Between, Ranges
 
 __all__ = ["ModalityDropout"]
 
@@ -26,6 +29,8 @@ class ModalityDropout(Objective):
     References:
         Neverova et al., *ModDrop: Adaptive multi-modal gesture recognition*, 2015, arXiv:1501.00102.
     """
+
+    ranges: ClassVar[Ranges] = {"rate": Between(0.1, 0.8)}
 
     def __init__(self, rate: float = 0.5, label_smoothing: float = 0.0):
         super().__init__(label_smoothing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from lacunar.errors import ConfigError
 from lacunar.lattice import Pairs
 from lacunar.models.multimodal import Features, MultimodalModel
 from lacunar.objectives.base import Objective, Stage, available_codes, batch_mean
+from lacunar.objectives.ranges import Between, OneOf, Ranges
 from lacunar.parallel import total
 
 __all__ = ["OGM", "alone"]
@@ -42,6 +44,8 @@ class OGM(Objective):
     References:
         Peng et al., *Balanced Multimodal Learning via On-the-fly Gradient Modulation*, CVPR 2022, arXiv:2203.15332.
     """
+
+    ranges: ClassVar[Ranges] = {"strength": Between(0.1, 0.8), "noise": OneOf((True, False))}
 
     coefficient: Tensor
 

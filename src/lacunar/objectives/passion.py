@@ -14,6 +14,7 @@ from lacunar.lattice import Pairs
 from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, available_codes, batch_mean
+from lacunar.objectives.ranges import Between, Ranges
 from lacunar.objectives.shaspec import feature_width
 from lacunar.parallel import total
 
@@ -58,6 +59,8 @@ class PASSION(Objective):
         Shi et al., *PASSION: Towards Effective Incomplete Multi-Modal Medical Image Segmentation with Imbalanced
         Missing Rates*, ACM MM 2024, arXiv:2407.14796.
     """
+
+    ranges: ClassVar[Ranges] = {"distill": Between(0.1, 2.0, log=True), "prototypes": Between(0.02, 0.5, log=True)}
 
     task_kinds: ClassVar[frozenset[str]] = frozenset({"classification", "segmentation"})
     balance: Tensor

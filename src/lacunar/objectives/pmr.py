@@ -14,6 +14,7 @@ from lacunar.errors import ConfigError, did_you_mean
 from lacunar.lattice import Pairs
 from lacunar.models.multimodal import Features, MultimodalModel
 from lacunar.objectives.base import Objective, Stage, available_codes, batch_mean
+from lacunar.objectives.ranges import Between, Ranges
 from lacunar.parallel import total
 
 __all__ = ["PMR"]
@@ -48,6 +49,12 @@ class PMR(Objective):
     References:
         Fan et al., *PMR: Prototypical Modal Rebalance for Multimodal Learning*, CVPR 2023, arXiv:2211.07089.
     """
+
+    ranges: ClassVar[Ranges] = {
+        "weight": Between(0.1, 2.0, log=True),
+        "entropy": Between(0.01, 1.0, log=True),
+        "momentum": Between(0.0, 0.8),
+    }
 
     task_kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
     prototypes: Tensor

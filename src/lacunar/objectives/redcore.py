@@ -16,6 +16,7 @@ from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, available_codes, batch_mean
 from lacunar.objectives.mmin import SHARES, _refuse_space
+from lacunar.objectives.ranges import Between, Ranges
 from lacunar.objectives.shaspec import feature_width
 from lacunar.parallel import total
 
@@ -106,6 +107,8 @@ class RedCore(Objective):
         Sun et al., *RedCore: Relative Advantage Aware Cross-modal Representation Learning for Missing Modalities with
         Imbalanced Missing Rates*, AAAI 2024, arXiv:2312.10386.
     """
+
+    ranges: ClassVar[Ranges] = {"kl": Between(1e-4, 1e-2, log=True), "reconstruction": Between(0.01, 0.5, log=True)}
 
     task_kinds: ClassVar[frozenset[str]] = frozenset({"classification", "multilabel", "regression"})
     beta: Tensor

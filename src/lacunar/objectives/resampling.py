@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from lacunar.errors import ConfigError, did_you_mean
 from lacunar.lattice import MAX_TABLE
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, Stage, batch_mean
+from lacunar.objectives.ranges import Between, OneOf, Ranges
 
 __all__ = ["Resampling", "copies_of", "sample_values"]
 
@@ -52,6 +53,8 @@ class Resampling(Objective):
         Wei et al., *Enhancing Multimodal Cooperation via Sample-level Modality Valuation*, CVPR 2024,
         arXiv:2309.06255.
     """
+
+    ranges: ClassVar[Ranges] = {"level": OneOf(("sample", "modality")), "strength": Between(0.2, 2.0)}
 
     copies: Tensor
     contribution: Tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from lacunar.models.channels import ChannelMLP
 from lacunar.models.configurable import Configurable
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, Stage, available_codes, batch_mean
+from lacunar.objectives.ranges import Between, Ranges
 
 __all__ = ["ShaSpec", "SharedSpecific"]
 
@@ -91,6 +92,8 @@ class ShaSpec(Objective):
         Wang et al., *Multi-modal Learning with Missing Modality via Shared-Specific Feature Modelling*, CVPR 2023,
         arXiv:2307.14126.
     """
+
+    ranges: ClassVar[Ranges] = {"alignment": Between(0.01, 1.0, log=True), "domain": Between(0.005, 0.2, log=True)}
 
     def __init__(
         self,

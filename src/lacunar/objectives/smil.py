@@ -19,6 +19,7 @@ from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, Stage, available_codes, batch_mean
 from lacunar.objectives.mmin import _refuse_space
+from lacunar.objectives.ranges import Between, Ranges
 from lacunar.objectives.shaspec import feature_width
 
 __all__ = ["SMIL", "MetaFusion"]
@@ -124,6 +125,8 @@ class SMIL(Objective):
     References:
         Ma et al., *SMIL: Multimodal Learning with Severely Missing Modality*, AAAI 2021, arXiv:2103.05677.
     """
+
+    ranges: ClassVar[Ranges] = {"inner_lr": Between(1e-4, 1e-1, log=True), "match": Between(1e-3, 0.1, log=True)}
 
     task_kinds: ClassVar[frozenset[str]] = frozenset({"classification", "multilabel", "regression"})
     batches: Tensor

@@ -16,6 +16,7 @@ from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, available_codes, batch_mean
 from lacunar.objectives.mmin import _refuse_space, random_patterns
+from lacunar.objectives.ranges import Between, OneOf, Ranges
 from lacunar.objectives.shaspec import feature_width
 
 __all__ = ["BottleneckFusion", "Translator", "UniMF", "fusion_attention", "translation_attention"]
@@ -219,6 +220,12 @@ class UniMF(Objective):
         Huan et al., *UniMF: A Unified Multimodal Framework for Multimodal Sentiment Analysis in Missing Modalities and
         Unaligned Multimodal Sequences*, IEEE TMM 2023, doi:10.1109/TMM.2023.3338769.
     """
+
+    ranges: ClassVar[Ranges] = {
+        "translation": Between(0.1, 3.0, log=True),
+        "layers": OneOf((1, 2, 3)),
+        "dropout": Between(0.0, 0.5),
+    }
 
     task_kinds: ClassVar[frozenset[str]] = frozenset({"classification", "multilabel", "regression"})
 
