@@ -419,6 +419,7 @@ def test_an_interrupted_table_goes_on(tmp_path, monkeypatch):
     whole = utilities(data, linear, seeds=2, **QUIET)
     np.testing.assert_array_equal(table.values, whole.values)
     assert table.trainings == whole.trainings == 6
+    assert UtilityTable.load(tmp_path / "u" / "table.json", data=data) == table
     json.loads(next((tmp_path / "u" / "cells").glob("*.json")).read_text())
 
 
@@ -578,6 +579,8 @@ def test_pilots_that_say_nothing_are_refused():
     two = data.with_task(Classification(2), rare)
     with pytest.raises(DataError, match="cannot be cut for seed 0 into 3 folds"):
         utilities(two, linear, folds=3, seeds=1, **QUIET)
+    with pytest.raises(DataError, match="no subset can be estimated. m0 has no value in 1 of 1 repeats: 8 training"):
+        utilities(vectors(2, 14, missing=0.0), linear, seeds=1, **QUIET)
     text = lc.from_arrays({"a": ["hello", "you"] * 20}, np.arange(40) % 2)
     with pytest.raises(ConfigError, match="modality 'a' is a tokens"):
         utilities(text, linear, seeds=1, **QUIET)

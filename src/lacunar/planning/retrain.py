@@ -111,10 +111,12 @@ def fit_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
     Raises:
         ConfigError: an argument that fit does not know, or that is set for each cell.
     """
-    from lacunar.training.fit import fit
+    if not given:
+        return {"experts": False}
+    from lacunar.training.fit import fit  # brings Lightning, which estimators do without
 
     known = [name for name in inspect.signature(fit).parameters if name not in OWN]
-    options = dict(given or {})
+    options = dict(given)
     for name in options:
         if name in OWN:
             raise ConfigError(f"fit: {name!r} is set for each model by utilities itself; leave it out.")

@@ -11,7 +11,6 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
-from torch import nn
 
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
@@ -20,6 +19,7 @@ from lacunar.lattice import MAX_TABLE, Lattice
 from lacunar.models.defaults import default_model
 from lacunar.planning.amortised import AmortisedCell, train_amortised
 from lacunar.planning.equal_n import balanced_order, equal_size, having, rows_for
+from lacunar.planning.estimate_config import asked_codes, describe_model, plain_option
 from lacunar.planning.estimate_pilot import Repeat, describe_pilot, make_repeats, pilot_of
 from lacunar.planning.estimate_progress import CellProgress
 from lacunar.planning.estimate_scoring import check_baseline, metric_for, score_constant
@@ -28,7 +28,7 @@ from lacunar.planning.retrain import FEWEST_SCORED, Cell, fit_options, train_cel
 from lacunar.planning.utility_table import UtilityTable
 from lacunar.planning.weighting import diagnose, propensities
 from lacunar.tasks.base import to_plain
-from lacunar.training.folder import describe_module, fingerprint
+from lacunar.training.folder import fingerprint
 
 __all__ = ["utilities"]
 
@@ -94,7 +94,8 @@ def utilities(
         fit: arguments of :func:`lacunar.fit` for networks, such as ``{"max_epochs": 20}``; ``objective`` too. The
             amortised estimator runs three quarters of the epochs, which cost no more than an ordinary training of
             that many (see :func:`lacunar.planning.amortised.amortised_options`).
-        out: folder that keeps each finished cell: the same call goes on after an interruption.
+        out: folder that keeps each finished cell, so that the same call goes on after an interruption, and the table
+            as ``table.json``.
         progress: show progress and the time left on standard error.
 
     Returns:
@@ -119,7 +120,7 @@ def utilities(
         raise DataError(f"{lattice.M} modalities have 2^{lattice.M} subsets; utilities stop at {MAX_TABLE}.")
     metric = metric_for(task, metric)
     check_baseline(baseline, task)
-    codes = _codes(lattice, subsets)
+    codes = asked_codes(lattice, subsets)
     options = fit_options(fit)
     make = default_model if make_model is None else make_model
     repeats = make_repeats(pilot, seeds, folds, held_out, val)
@@ -136,8 +137,8 @@ def utilities(
         "weights": weights,
         "fewest": fewest,
         "subsets": [lattice.label(code) for code in codes],
-        "fit": {name: _plain(value) for name, value in sorted(options.items())},
-        "model": _describe_model(make, repeats[0].splits.train),
+        "fit": {name: plain_option(value) for name, value in sorted(options.items())},
+        "model": describe_model(make, repeats[0].splits.train),
         "data": facts,
     }
     store = CellStore(out, config)
@@ -152,10 +153,12 @@ def utilities(
     chances = propensities(pilot, codes) if weights else None
     plan = _Plan(lattice, codes, metric, make, options, equal_n, fewest, chances)
     builders = [job for repeat in repeats for job in plan.jobs(repeat, estimator)]
+    if not builders:
+        raise DataError("utilities: no subset can be estimated. " + " ".join(plan.notes(len(repeats))))
     records, trained, before = _run(builders, store, n_jobs, progress, f"utilities, {estimator}")
     table = _assemble(lattice, repeats, records, metric, task, baseline)
     notes += plan.notes(len(repeats))
-    return UtilityTable(
+    made = UtilityTable(
         lattice.names,
         metric=metric,
         estimator=estimator,
@@ -167,6 +170,9 @@ def utilities(
         seconds=time.perf_counter() - began + before,
         **table,
     )
+    if store.path is not None:
+        made.save(store.path / "table.json")
+    return made
 
 
 Job = tuple[str, Callable[[], AnyCell]]
@@ -213,9 +219,10 @@ class _Plan:
         found: list[Job] = []
         for code in sorted(usable, key=lambda code: -code.bit_count()):
             rows = self._rows(train, code, order, size)
-            lost = self._lost_class(train, rows)
+            whole = np.intersect1d(rows, having(train, code))
+            lost = self._lost_class(train, whole)
             if lost is not None:
-                self._skip(code, f"the {len(rows)} training samples that have it hold none of class {lost!r}")
+                self._skip(code, f"the {len(whole)} training samples that have all of it hold none of class {lost!r}")
                 continue
             name = f"{key}-subset{code}"
             found.append((name, lambda name=name, code=code, rows=rows: self._retrain(name, repeat, code, rows)))  # type: ignore[misc]
@@ -360,37 +367,3 @@ def _assemble(
         "seeds": np.array([repeat.seed for repeat in repeats]), "folds": np.array([repeat.fold for repeat in repeats]),
         "items": items, "units": None if items is None else units,
     }  # fmt: skip
-
-
-def _codes(lattice: Lattice, subsets: Iterable[Iterable[str] | str | int] | None) -> list[int]:
-    if subsets is None:
-        return lattice.subsets
-    if isinstance(subsets, str):
-        subsets = [subsets]
-    codes = set()
-    for subset in subsets:
-        codes.add(lattice.index(subset.split("+") if isinstance(subset, str) else subset))
-    codes.discard(0)
-    if not codes:
-        raise ConfigError("subsets: expected at least one non-empty subset.")
-    return sorted(codes, key=lambda code: (code.bit_count(), code))
-
-
-def _describe_model(make_model: Callable[[MultimodalDataset], Any], train: MultimodalDataset) -> list[str]:
-    """What make_model makes of all modalities, so that cells of another model are not taken for this one's."""
-    if not callable(make_model):
-        raise ConfigError(
-            f"make_model: expected a function from data to a model, got {type(make_model).__name__}. For one estimator "
-            "write lambda data: LogisticRegression()."
-        )
-    with torch.random.fork_rng([]):
-        made = make_model(train)
-    if isinstance(made, nn.Module):
-        return describe_module(made)
-    return [" ".join(repr(part).split()) for part in (made if isinstance(made, (list, tuple)) else [made])]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, nn.Module):
-        return describe_module(value)
-    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
