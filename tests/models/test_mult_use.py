@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ import lacunar as lc
 from lacunar.data.batch import Batch
 from lacunar.datasets.unaligned import unaligned
 from lacunar.errors import ConfigError, DataError
+from lacunar.generation import Completed, MeanCompleter
+from lacunar.lattice import Pairs
 from lacunar.models.mult import MulT
 
 SMALL = {"width": 8, "heads": 2, "layers": 1, "self_layers": 1}
@@ -50,8 +53,8 @@ def test_thirty_two_samples_can_be_learnt():
     model = MulT.for_data(data, width=16, heads=4, layers=1, self_layers=1, **quiet)
     batch = first_batch(data)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=120)
-    for _ in range(120):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=90)
+    for _ in range(90):
         optimizer.zero_grad()
         (model(batch).squeeze(1) - batch.target).abs().mean().backward()
         optimizer.step()
@@ -99,6 +102,33 @@ def test_every_kind_and_option_survives_saving(tmp_path):
     assert torch.equal(again(first_batch(data)), model(first_batch(data)))
     assert model.encode(first_batch(data)).tokens["image"].shape[1] == 4
     assert repr(again) == repr(model)
+
+
+def test_a_completer_inside_fills_one_token_for_each_absent_modality(splits):
+    model = small(splits.train)
+    completer = MeanCompleter().fit(splits.train, model)
+    batch = first_batch(splits.test)
+    pairs = model.lattice.pairs(batch.present)
+    found = Completed(model, completer).predict_pairs(batch, pairs, chunk=10)
+    features = model.encode(batch)
+    for i, (row, code) in enumerate(zip(pairs.rows.tolist(), pairs.codes.tolist())):
+        inside = model.lattice.decode(torch.tensor([code]))
+        cut = features.take(torch.tensor([row]), inside)
+        filled = replace(cut, h=completer.complete_features(cut).h)
+        wanted = model.predict(filled, Pairs(torch.zeros(1, dtype=torch.int64), torch.tensor([7])))
+        torch.testing.assert_close(found[i], wanted[0], rtol=1e-4, atol=1e-5)
+        # What is observed is still read as the sequence that it is.
+        assert torch.equal(filled.slot >= 0, inside & batch.present[row])
+
+
+def test_mixed_precision():
+    data = mixed(n=8)
+    for missing in ("drop", "mean"):
+        model = small(data, missing=missing).train()
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model.predict_pairs(first_batch(data), data.lattice.pairs(data.present), chunk=20)
+        output.float().square().sum().backward()
+        assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
 def test_encoders_in_space_give_a_token_for_each_place():

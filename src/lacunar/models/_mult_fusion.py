@@ -119,7 +119,7 @@ class CrossFusion(Configurable):
             alone = (count == 0).nonzero().squeeze(1)
             if len(alone):
                 own, _ = view.tokens(t, pairs[alone])
-                usual = usual.index_copy(0, alone, to_steps(own, steps))
+                usual = usual.index_copy(0, alone, to_steps(own, steps).to(usual.dtype))
             z = torch.where(have[:, None, :, None], z, usual[:, :, None])
         return in_buckets(read, z.flatten(2), view.lengths(t, pairs))
 
@@ -136,5 +136,5 @@ class CrossFusion(Configurable):
             x, lengths = view.tokens(t, pairs[rest])
             source, source_lengths = view.tokens(s, pairs[rest])
             made = self.stack(t, s)(x, lengths, source, source_lengths, self.causal)
-            c = c.index_copy(0, rest, to_steps(made, steps))
+            c = c.index_copy(0, rest, to_steps(made, steps).to(c.dtype))
         return c

@@ -109,7 +109,8 @@ class TokenView:
         real, slot, tokens = self.real[pairs, m], self.slot[pairs, m], self.features.tokens[self._name(m)]
         if bool(real.all()):
             return tokens[slot], self.features.lengths[self._name(m)][slot]
-        x, at = self.single[pairs, m][:, None], real.nonzero().squeeze(1)
+        # Under mixed precision features may come in another type than tokens.
+        x, at = self.single[pairs, m][:, None].to(tokens.dtype), real.nonzero().squeeze(1)
         if len(at):
             x = to_steps(x, tokens.shape[1]).index_copy(0, at, tokens[slot[at]])
         return x, self.lengths(m, pairs)
