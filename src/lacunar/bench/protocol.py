@@ -83,7 +83,7 @@ def read_protocol_recipe(path: str | Path) -> list[ProtocolCell]:
     recipe = yaml.safe_load(Path(path).read_text())
     _known(recipe, ("problems", "trainings", "runs"), str(path))
     cells = list(_cells(recipe, str(path)))
-    return sorted(cells, key=lambda cell: (cell.kind != "arms", cell.seed))
+    return sorted(cells, key=lambda cell: cell.seed)
 
 
 def _cells(recipe: Mapping[str, Any], path: str) -> Iterator[ProtocolCell]:
