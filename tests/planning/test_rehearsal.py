@@ -14,7 +14,9 @@ from lacunar.data.dataset import from_arrays
 from lacunar.datasets.worlds_of_generation import generable, ungenerable
 from lacunar.errors import ConfigError, DataError
 from lacunar.generation.mean import MeanCompleter
+from lacunar.models.preprocessing import Standardize
 from lacunar.planning.learner import Learner, held_out
+from lacunar.planning.linear import LinearModel
 from lacunar.planning.rehearsal import ratio_interval, rehearse
 from tests.helpers import small_model, vectors
 
@@ -125,8 +127,12 @@ def test_generated_cells_do_not_set_the_scale():
             seen["spread"] = X[few, 4:].std(0)
             return super().fit(X, y)
 
-    Learner(Spy, completer="mean").score(part, test, fill=True)
+    learner = Learner(Spy, completer="mean")
+    learner.score(part, test, fill=True)
     np.testing.assert_allclose(seen["spread"], 1, atol=1e-6)
+    full, observed = learner.complete(part), part.columns["x3"].values.double()
+    np.testing.assert_allclose(Standardize.fit(full, "x3").std, observed.std(0, correction=0), rtol=1e-5)
+    np.testing.assert_allclose(LinearModel(full).scale[2], observed.std(0, correction=0), rtol=1e-5)
 
 
 def test_seeds_and_jobs_do_not_change_what_is_found():

@@ -50,11 +50,12 @@ class Standardize(Configurable):
 
     @classmethod
     def fit(cls, data: MultimodalDataset, name: str, clip: float | None = 10.0, batch_size: int = 256) -> Standardize:
-        """Statistics of the rows of ``data`` that have the modality ``name``; pass the train split.
+        """Statistics of the observed rows of ``data`` that have the modality ``name``; pass the train split.
 
         Raises:
             DataError: when no row has the modality, or it holds integer tokens.
         """
+        data = data.observed()  # what a completer made varies less than what was observed, and would set another scale
         if name in data.names and data.kinds[name] == "tokens":
             raise DataError(f"Modality {name!r} holds integer tokens, which cannot be standardised.")
         if name in data.names and not data.present[:, data.names.index(name)].any():

@@ -46,8 +46,10 @@ class LinearModel(nn.Module):
             raise DataError(f"A linear model is for classes and numbers; {data.name!r} has {data.task or 'no target'}.")
         self.lattice, self.task = Lattice(data.names), data.task
         views, present = dense_views(data), data.present.numpy()
-        self.center = [np.nan_to_num(view[present[:, m]].mean(0)) for m, view in enumerate(views)]
-        spread = [view[present[:, m]].std(0) for m, view in enumerate(views)]
+        # Generated cells vary less than observed ones: scaled by them, the observed ones would count for more.
+        seen = present & ~data.generated.numpy()
+        self.center = [np.nan_to_num(view[seen[:, m]].mean(0)) for m, view in enumerate(views)]
+        spread = [view[seen[:, m]].std(0) for m, view in enumerate(views)]
         self.scale = [np.where(s > 1e-6, s, 1.0) for s in spread]
         x, y = self._side_by_side(views, present), data.target.numpy().reshape(len(data), -1).squeeze(1)
         if dropout > 0:
