@@ -36,6 +36,7 @@ ABOVE = {
     "planning": {*ALLOWED, "training"} - {"datasets"},
     "report": {*ALLOWED, "training", "planning"} - {"datasets"},
     "bench": {*ALLOWED, "training", "planning", "report"},
+    "sklearn": {*ALLOWED, "training"} - {"datasets"},
     "cli": {*ALLOWED, "training", "planning", "report"},
     "__main__": {"cli"},
 }

@@ -1,0 +1,342 @@
+"""Estimators with the interface of scikit-learn: one model for every subset of modalities.
+
+They work in ``cross_val_score``, ``GridSearchCV`` and ``Pipeline``. Nothing of scikit-learn is replaced: data go in as
+a frame, an array, or a :class:`ModalityFrame`, which is a dictionary of arrays that can be indexed by row.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from lacunar.data.dataset import MultimodalDataset, from_arrays
+from lacunar.data.frame import from_frame, table_levels
+from lacunar.data.modality_spec import parse_modalities
+from lacunar.errors import ConfigError, DataError, did_you_mean
+
+__all__ = ["ModalityFrame", "MultimodalClassifier", "MultimodalRegressor"]
+
+
+class ModalityFrame:
+    """A dictionary of modalities that can be indexed by row, as scikit-learn indexes its inputs.
+
+    Args:
+        modalities: for each modality an array with a row per sample, or a list; an all-NaN row or None is absent.
+
+    Raises:
+        DataError: when the modalities have different numbers of rows.
+    """
+
+    def __init__(self, modalities: Mapping[str, Any]):
+        if not modalities:
+            raise DataError("ModalityFrame: expected at least one modality, got none.")
+        self.modalities = {
+            str(name): values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+            for name, values in modalities.items()
+        }
+        lengths = {name: len(values) for name, values in self.modalities.items()}
+        if len(set(lengths.values())) > 1:
+            listing = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise DataError(f"ModalityFrame: expected the same number of rows everywhere, got {listing}.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities."""
+        return tuple(self.modalities)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of samples and of modalities."""
+        return len(self), len(self.modalities)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.modalities.values())))
+
+    def __getitem__(self, rows: Any) -> ModalityFrame:
+        """Some of the samples, by positions, a slice or booleans."""
+        positions = np.arange(len(self))[rows]
+        if positions.ndim != 1:
+            positions = positions.reshape(-1)
+        return ModalityFrame(
+            {
+                name: values[positions] if isinstance(values, np.ndarray) else [values[i] for i in positions]
+                for name, values in self.modalities.items()
+            }
+        )
+
+    def __repr__(self) -> str:
+        return f"ModalityFrame({len(self)} samples: {', '.join(self.names)})"
+
+
+class _Multimodal(BaseEstimator):
+    """What classifier and regressor share."""
+
+    _task: str
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Any] | None = None,
+        *,
+        objective: Any = None,
+        make_model: Callable[[MultimodalDataset], Any] | None = None,
+        max_epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float = 1e-3,
+        validation: float = 0.15,
+        experts: bool | None = None,
+        random_state: int = 0,
+        fit_options: Mapping[str, Any] | None = None,
+        out: str | os.PathLike[str] | None = None,
+        progress: bool = False,
+    ):
+        self.modalities = modalities
+        self.objective = objective
+        self.make_model = make_model
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.validation = validation
+        self.experts = experts
+        self.random_state = random_state
+        self.fit_options = fit_options
+        self.out = out
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Any:
+        """Train on whatever each sample has; a part is set aside to select on.
+
+        Args:
+            X: a frame, an array ``(N, columns)``, a :class:`ModalityFrame` or a dictionary of arrays; NaN or None is
+                absent. Samples that have nothing are left out.
+            y: one target per sample.
+            groups: samples of one group stay on one side of the validation split.
+        """
+        from lacunar.training.fit import fit
+
+        X = _named(X)
+        self.modalities_ = self._resolved(X)
+        data = self._data(X, y, groups)
+        if not 0 < self.validation < 1:
+            raise ConfigError(f"validation: expected a share of the samples in (0, 1), got {self.validation!r}.")
+        seed = _seed(self.random_state)
+        nothing = torch.zeros(len(data), dtype=torch.bool)
+        self.absent_ = {name: column.hide(nothing) for name, column in data.columns.items()}
+        parts = data.split(train=1 - self.validation, val=self.validation, test=0.0, seed=seed)
+        self.run_ = fit(
+            parts,
+            None if self.make_model is None else self.make_model(parts.train),
+            self._objective(),
+            max_epochs=self.max_epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            experts=self.experts,
+            seed=seed,
+            out=self.out,
+            progress=self.progress,
+            **dict(self.fit_options or {}),
+        )
+        self.model_: Any = self.run_.model
+        self.n_features_in_ = X.shape[1]
+        if isinstance(X, pd.DataFrame) and not isinstance(self.modalities_, _Positions):
+            self.feature_names_in_ = np.asarray(X.columns, dtype=object)
+        self._after_fit()
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The prediction for each sample, from whatever it has; the prior where it has nothing."""
+        table = self._table(X)
+        numbers = [column for column in table if str(column).startswith("prediction_")]
+        return table[numbers].to_numpy() if numbers else table["prediction"].to_numpy()
+
+    def evaluate(self, X: Any, y: Any, **options: Any) -> Any:
+        """The scores of every subset of modalities: see :func:`lacunar.evaluate`."""
+        from lacunar.evaluation import evaluate
+
+        check_is_fitted(self, "model_")
+        return evaluate(self.model_, self._data(_named(X), y, None), **options)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.target_tags.required = True
+        tags.no_validation = True
+        return tags
+
+    # ------------------------------------------------------------------ the parts
+
+    def _after_fit(self) -> None:
+        pass
+
+    def _objective(self) -> Any:
+        from lacunar.objectives import get
+
+        if isinstance(self.objective, str):
+            return get(self.objective)()
+        # Training changes an objective, and what a user passed in stays as it is.
+        return copy.deepcopy(self.objective)
+
+    def _resolved(self, X: Any) -> Any:
+        """Where the modalities are, with everything that the training table decides."""
+        if isinstance(X, ModalityFrame):
+            if self.modalities is not None:
+                raise ConfigError("modalities: a dictionary names its modalities itself; leave the argument out.")
+            return X.names
+        if isinstance(X, np.ndarray):
+            if self.modalities is None:
+                raise ConfigError(
+                    f"modalities: an array of {X.shape[1]} columns does not say which belong together. Give "
+                    "modalities={'a': [0, 1, 2], 'b': slice(3, 9)}."
+                )
+            return _Positions(self.modalities, X.shape[1])
+        if self.modalities is None:
+            if isinstance(X.columns, pd.MultiIndex):
+                return _Positions(_levels(X.columns), X.shape[1])
+            raise ConfigError(
+                "modalities: a frame does not say which columns belong together. Give modalities={'lab': 'lab_*', "
+                "'rna': [...]}, or columns of two levels whose first names the modality."
+            )
+        frame = X.set_axis([str(column) for column in X.columns], axis=1)
+        resolved: dict[str, Any] = {}
+        for name, spec in parse_modalities(self.modalities, list(frame.columns), {}).items():
+            given = self.modalities[name]
+            entry: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {}
+            if spec.reader is None:
+                entry |= {"columns": list(spec.columns)}
+                levels = table_levels(spec, frame)
+                if levels:
+                    entry["categories"] = {column: list(listed) for column, listed in levels.items()}
+            resolved[name] = entry
+        return resolved
+
+    def _data(self, X: Any, y: Any, groups: Any, keep_empty: bool = False) -> MultimodalDataset:
+        where = self.modalities_
+        common: dict[str, Any] = {"name": "X", "keep_empty": keep_empty}
+        task = None if y is None else self._task
+        if isinstance(where, tuple):
+            if not isinstance(X, ModalityFrame):
+                raise DataError(f"Expected a dictionary or a ModalityFrame, as in fit, got {type(X).__name__}.")
+            for name in X.names:
+                if name not in where:
+                    raise DataError(f"Unknown modality {name!r}.{did_you_mean(name, where)}")
+            # A modality that is not there is absent everywhere.
+            nobody = torch.zeros(len(X), dtype=torch.int64)
+            lacking = {name: self.absent_[name].select(nobody) for name in where if name not in X.names}
+            values = {name: X.modalities[name] if name in X.names else lacking[name] for name in where}
+            return from_arrays(values, y, groups=groups, task=task, **common)
+        if isinstance(where, _Positions):
+            table = np.asarray(X, dtype=np.float64)
+            return from_arrays(where.cut(table), y, groups=groups, task=task, **common)
+        if not isinstance(X, pd.DataFrame):
+            raise DataError(f"Expected a frame with the columns of fit, got {type(X).__name__}.")
+        frame = X.set_axis([str(column) for column in X.columns], axis=1).reset_index(drop=True)
+        found = from_frame(frame, where, **common | {"keep_empty": True})
+        arrays = {name: column for name, column in found.columns.items()}
+        return from_arrays(arrays, y, groups=groups, task=task, **common)
+
+    def _table(self, X: Any) -> pd.DataFrame:
+        from lacunar.prediction import predict
+
+        check_is_fitted(self, "model_")
+        return predict(self.model_, self._data(_named(X), None, None, keep_empty=True))
+
+
+class MultimodalClassifier(ClassifierMixin, _Multimodal):
+    """Classification from whichever modalities a sample has.
+
+    Args:
+        modalities: which columns belong together: for a frame as in :func:`lacunar.from_frame` (``{"lab": "lab_*"}``),
+            for an array positions or slices; left out for dictionaries, and for frames whose columns have two levels.
+        objective: a training method, by class name or as an object; ``lacunar.fit`` chooses when left out.
+        make_model: from the training data to a model; :func:`lacunar.default_model` when left out.
+        max_epochs, batch_size, lr, experts: see :func:`lacunar.fit`.
+        validation: share of the samples to select on.
+        random_state: a whole number; fixes the split and the training.
+        fit_options: further arguments of :func:`lacunar.fit`.
+        out: folder of the run; None writes nothing.
+        progress: show progress.
+
+    Attributes:
+        classes_: the labels, in the order of the columns of ``predict_proba``.
+        run_, model_: the run and its model.
+    """
+
+    _task = "classification"
+
+    def _after_fit(self) -> None:
+        self.classes_ = np.asarray(self.model_.task.classes)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each class, ``(N, classes)``."""
+        table = self._table(X)
+        return table[[f"probability_{label}" for label in self.model_.task.classes]].to_numpy()
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy."""
+        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
+
+
+class MultimodalRegressor(RegressorMixin, _Multimodal):
+    """Regression from whichever modalities a sample has.
+
+    Arguments and attributes as in :class:`MultimodalClassifier`, without classes.
+    """
+
+    _task = "regression"
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Coefficient of determination R2."""
+        return float(r2_score(y, self.predict(X), sample_weight=sample_weight))
+
+
+class _Positions:
+    """Modalities by the positions of their columns."""
+
+    def __init__(self, modalities: Mapping[str, Any], width: int):
+        self.width = width
+        self.positions: dict[str, np.ndarray] = {}
+        for name, given in modalities.items():
+            try:
+                self.positions[str(name)] = np.arange(width)[given]
+            except (IndexError, TypeError) as error:
+                raise ConfigError(
+                    f"modalities, {name!r}: expected positions among {width} columns, a slice, or booleans, got "
+                    f"{given!r}."
+                ) from error
+
+    def cut(self, table: np.ndarray) -> dict[str, np.ndarray]:
+        if table.ndim != 2 or table.shape[1] != self.width:
+            raise DataError(f"Expected {self.width} columns as in fit, got shape {table.shape}.")
+        return {name: table[:, where].reshape(len(table), -1) for name, where in self.positions.items()}
+
+
+def _levels(columns: pd.MultiIndex) -> dict[str, np.ndarray]:
+    first = np.asarray([str(key[0]) for key in columns])
+    return {name: np.flatnonzero(first == name) for name in dict.fromkeys(first)}
+
+
+def _named(X: Any) -> Any:
+    if isinstance(X, Mapping):
+        return ModalityFrame(X)
+    if isinstance(X, (ModalityFrame, pd.DataFrame)):
+        return X
+    if isinstance(X, Tensor):
+        X = X.detach().cpu().numpy()
+    if isinstance(X, (np.ndarray, Sequence)) and not isinstance(X, (str, bytes)):
+        return np.asarray(X)
+    raise DataError(f"X: expected a frame, an array, a ModalityFrame or a dictionary, got {type(X).__name__}.")
+
+
+def _seed(random_state: Any) -> int:
+    if isinstance(random_state, bool) or not isinstance(random_state, (int, np.integer)) or random_state < 0:
+        raise ConfigError(f"random_state: expected a whole number from 0 up, got {random_state!r}.")
+    return int(random_state)

@@ -1,0 +1,174 @@
+"""The estimators for scikit-learn users: what cross-validation, grids and pipelines ask of them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from lacunar.errors import ConfigError, DataError
+from lacunar.sklearn import ModalityFrame, MultimodalClassifier, MultimodalRegressor
+
+QUICK = {"objective": "Joint", "max_epochs": 4, "batch_size": 16, "lr": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def world():
+    draw = np.random.default_rng(0)
+    y = np.array(["no", "yes", "maybe"])[np.arange(90) % 3]
+    a = 2.5 * np.eye(3)[np.arange(90) % 3] + draw.normal(size=(90, 3))
+    b = 2.0 * np.eye(3)[np.arange(90) % 3] @ draw.normal(size=(3, 4)) + draw.normal(size=(90, 4))
+    a[draw.random(90) < 0.3] = np.nan
+    b[(draw.random(90) < 0.3) & ~np.isnan(a[:, 0])] = np.nan
+    return a, b, y
+
+
+def frame_of(a, b):
+    return pd.DataFrame(np.hstack([a, b]), columns=[f"a_{i}" for i in range(3)] + [f"b_{i}" for i in range(4)])
+
+
+@pytest.fixture(scope="module")
+def fitted(world):
+    a, b, y = world
+    return MultimodalClassifier({"a": "a_*", "b": "b_*"}, **QUICK).fit(frame_of(a, b), y)
+
+
+def test_it_learns_and_says_so(world, fitted):
+    a, b, y = world
+    X = frame_of(a, b)
+    assert fitted.score(X, y) > 0.7
+    chance = fitted.predict_proba(X)
+    assert chance.shape == (90, 3)
+    np.testing.assert_allclose(chance.sum(1), 1, atol=1e-6)
+    assert (fitted.classes_[chance.argmax(1)] == fitted.predict(X)).all()
+    assert set(fitted.classes_) == {"no", "yes", "maybe"}
+    assert list(fitted.feature_names_in_) == list(X.columns)
+    assert set(fitted.evaluate(X, y, bootstrap=0).frame.index) == {"none", "a", "b", "a+b"}
+
+
+def test_a_row_with_nothing_gets_the_prior(world, fitted):
+    nothing = frame_of(np.full((2, 3), np.nan), np.full((2, 4), np.nan))
+    np.testing.assert_allclose(
+        fitted.predict_proba(nothing), fitted.model_.task.prior.softmax(0).expand(2, 3), atol=1e-6
+    )
+
+
+def test_the_same_state_gives_the_same_predictions_and_parameters_survive_cloning(world, fitted):
+    a, b, y = world
+    again = clone(fitted)
+    assert again.get_params() == fitted.get_params()
+    assert not hasattr(again, "model_")
+    with pytest.raises(NotFittedError):
+        again.predict(frame_of(a, b))
+    np.testing.assert_array_equal(
+        again.fit(frame_of(a, b), y).predict_proba(frame_of(a, b)), fitted.predict_proba(frame_of(a, b))
+    )
+    assert again.set_params(lr=0.5).lr == 0.5
+
+
+def test_dictionaries_arrays_and_two_levels_say_the_same(world, fitted):
+    a, b, y = world
+    expected = fitted.predict_proba(frame_of(a, b))
+    by_name = MultimodalClassifier(**QUICK).fit({"a": a, "b": b}, y)
+    np.testing.assert_allclose(by_name.predict_proba({"a": a, "b": b}), expected, atol=1e-5)
+    table = np.hstack([a, b])
+    by_place = MultimodalClassifier({"a": slice(0, 3), "b": [3, 4, 5, 6]}, **QUICK).fit(table, y)
+    np.testing.assert_allclose(by_place.predict_proba(table), expected, atol=1e-5)
+    levels = frame_of(a, b).set_axis(
+        pd.MultiIndex.from_tuples([("a", i) for i in range(3)] + [("b", i) for i in range(4)]), axis=1
+    )
+    by_level = MultimodalClassifier(**QUICK).fit(levels, y)
+    np.testing.assert_allclose(by_level.predict_proba(levels), expected, atol=1e-5)
+
+
+def test_none_is_absent_and_a_modality_may_be_left_out_at_prediction(world):
+    a, b, y = world
+    lists = {"a": [None if np.isnan(row[0]) else row for row in a], "b": b}
+    model = MultimodalClassifier(**QUICK).fit(lists, y)
+    only = model.predict_proba({"b": b})
+    np.testing.assert_allclose(only, model.predict_proba({"a": np.full_like(a, np.nan), "b": b}), atol=1e-6)
+
+
+def test_cross_validation_and_grids(world):
+    a, b, y = world
+    scores = cross_val_score(MultimodalClassifier({"a": "a_*", "b": "b_*"}, **QUICK), frame_of(a, b), y, cv=2)
+    assert scores.shape == (2,)
+    assert np.isfinite(scores).all()
+    grid = GridSearchCV(
+        MultimodalClassifier(**QUICK), {"objective": ["Joint", "ModalityDropout"]}, cv=2, error_score="raise"
+    ).fit(ModalityFrame({"a": a, "b": b}), y)
+    assert grid.best_params_["objective"] in ("Joint", "ModalityDropout")
+
+
+def test_a_pipeline(world):
+    a, b, y = world
+    pipe = make_pipeline(
+        StandardScaler().set_output(transform="pandas"), MultimodalClassifier({"a": "a_*", "b": "b_*"}, **QUICK)
+    )
+    assert pipe.fit(frame_of(a, b), y).score(frame_of(a, b), y) > 0.6
+
+
+def test_regression(world):
+    a, b, _ = world
+    draw = np.random.default_rng(1)
+    y = 3 * draw.normal(size=90)
+    b = np.column_stack([y, y]) + 0.3 * draw.normal(size=(90, 2))
+    b[::7] = np.nan
+    a = np.where(np.isnan(a) & np.isnan(b[:, :1]), 0.0, a)
+    model = MultimodalRegressor(objective="Joint", max_epochs=30, batch_size=16, lr=1e-2).fit({"a": a, "b": b}, y)
+    assert model.score({"a": a, "b": b}, y) > 0.5
+    assert model.predict({"a": a, "b": b}).shape == (90,)
+
+
+def test_text_levels_are_those_of_training():
+    draw = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    table = pd.DataFrame({"c_kind": np.where(y == 1, "red", "blue"), "x_0": draw.normal(size=60)})
+    model = MultimodalClassifier({"c": "c_*", "x": "x_*"}, **QUICK).fit(table, y)
+    one = table[table["c_kind"] == "red"].iloc[:3]
+    np.testing.assert_allclose(model.predict_proba(one), model.predict_proba(table)[one.index], atol=1e-6)
+
+
+def test_an_objective_that_is_passed_in_stays_as_it_is(world):
+    from lacunar.objectives import Joint
+
+    a, b, y = world
+    given = Joint(label_smoothing=0.1)
+    model = MultimodalClassifier(objective=given, max_epochs=1).fit({"a": a, "b": b}, y)
+    assert given.task is None
+    assert model.run_.objective.label_smoothing == 0.1
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda a, b, y: MultimodalClassifier().fit(frame_of(a, b), y), ConfigError, "does not say which columns"),
+        (lambda a, b, y: MultimodalClassifier().fit(np.hstack([a, b]), y), ConfigError, "array of 7 columns"),
+        (lambda a, b, y: MultimodalClassifier({"a": [99]}).fit(np.hstack([a, b]), y), ConfigError, "positions among 7"),
+        (
+            lambda a, b, y: MultimodalClassifier(objective="Joints").fit({"a": a}, y),
+            ConfigError,
+            "Did you mean 'Joint'",
+        ),
+        (lambda a, b, y: MultimodalClassifier(validation=1.5).fit({"a": a, "b": b}, y), ConfigError, "validation"),
+        (lambda a, b, y: MultimodalClassifier(random_state=None).fit({"a": a, "b": b}, y), ConfigError, "random_state"),
+        (lambda a, b, y: ModalityFrame({"a": a, "b": b[:5]}), DataError, "a 90, b 5"),
+        (lambda a, b, y: ModalityFrame({}), DataError, "at least one"),
+        (lambda a, b, y: MultimodalClassifier().fit("words", y), DataError, "expected a frame"),
+    ],
+)
+def test_wrong_input_is_refused(world, make, error, message):
+    with pytest.raises(error, match=message):
+        make(*world)
+
+
+def test_an_unknown_modality_at_prediction_is_refused(world):
+    a, b, y = world
+    model = MultimodalClassifier(**QUICK | {"max_epochs": 1}).fit({"a": a, "b": b}, y)
+    with pytest.raises(DataError, match="Unknown modality 'bb'. Did you mean 'b'"):
+        model.predict({"a": a, "bb": b})
+    with pytest.raises(DataError, match="as in fit"):
+        model.predict(frame_of(a, b))
