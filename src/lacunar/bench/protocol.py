@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -278,10 +279,10 @@ def protocol(recipe: Path, out: Path, n_jobs: int = 1, only: str = "", limit: in
         recipe: a YAML file with problems, trainings and runs.
         out: folder of the results.
         n_jobs: cells at a time, each on one thread.
-        only: run cells whose ``run problem`` contains this text.
+        only: run cells whose ``run | problem`` matches this regular expression.
         limit: stop after this many seconds have begun their last cells; 0 runs everything.
     """
-    cells = [cell for cell in read_protocol_recipe(recipe) if only in f"{cell.run} {cell.problem}"]
+    cells = [cell for cell in read_protocol_recipe(recipe) if re.search(only, f"{cell.run} | {cell.problem}")]
     waiting = [cell for cell in cells if not (out / "cells" / f"{cell.key}.json").exists()]
     start = time.monotonic()
     print(f"{len(cells)} cells, {len(cells) - len(waiting)} finished before", file=sys.stderr, flush=True)
