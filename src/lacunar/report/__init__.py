@@ -1,12 +1,12 @@
-"""Figures, and one self-contained HTML page that says what a run is worth."""
+"""Figures, and one self-contained HTML page that says what a run is worth, or what to collect next."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["DataSummary", "report"]
+__all__ = ["DataSummary", "plan_report", "report"]
 
-_HOME = {"report": "write", "DataSummary": "summary"}
+_HOME = {"report": "write", "plan_report": "plan_page", "DataSummary": "summary"}
 
 
 def __getattr__(name: str) -> Any:

@@ -120,6 +120,7 @@ class Page:
     tiles: list[Tile] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     footer: str = ""
+    kind: str = "lacunar report"
 
     def html(self) -> str:
         """The page as one string. Every text is escaped; the drawings' text was by matplotlib."""
@@ -145,6 +146,7 @@ class Page:
         css = files("lacunar.report").joinpath("templates", "page.css").read_text(encoding="utf-8")
         return environment.get_template("page.html.j2").render(
             title=self.title,
+            kind=self.kind,
             verdict=self.verdict,
             tiles=self.tiles,
             sections=sections,
