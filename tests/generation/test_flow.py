@@ -20,7 +20,7 @@ from lacunar.generation.flow_decoder import Combine, make_decoder
 from lacunar.generation.flow_prior import ClassPrior, class_bins
 from lacunar.generation.flow_transfer import FlowTransfer
 from lacunar.generation.flow_transforms import FLOWS, Flow
-from lacunar.generation.whitening import Whitening
+from lacunar.generation.whitening import Whitening, align
 
 QUICK = {"updates": 40, "steps": 2, "hidden": 16}
 
@@ -89,7 +89,7 @@ def test_log_determinant_is_that_of_the_jacobian(kind, shape):
     x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda v: flow(v.view(1, *shape))[0].flatten(), x.flatten())
     assert torch.allclose(flow(x)[1][0], torch.linalg.slogdet(jacobian).logabsdet, atol=1e-6)
-    assert abs(float(flow(x)[1])) > 1e-3
+    assert flow(x)[1].abs().item() > 1e-3
 
 
 def test_the_released_flow_copies_the_first_half_and_the_others_do_not():
@@ -333,6 +333,33 @@ def test_whitening_and_back():
     assert torch.allclose(whitening.decode(codes), rows, atol=1e-3)
 
 
+def test_alignment_is_a_rotation_that_brings_rows_together():
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(300, 4, generator=generator)
+    turns = [torch.linalg.qr(torch.randn(4, 4, generator=generator))[0] for _ in range(3)]
+    codes = torch.stack([common @ turn + 0.1 * torch.randn(300, 4, generator=generator) for turn in turns], 1)
+    present = torch.rand(300, 3, generator=generator) < 0.7
+    codes[~present] = 0
+    rotations = align(codes, present)
+    assert all(torch.allclose(r @ r.T, torch.eye(4), atol=1e-5) for r in rotations)
+    both = present[:, 0] & present[:, 2]
+    turned = [codes[both, m] @ rotations[m] for m in (0, 2)]
+    assert (turned[0] - turned[1]).square().mean() < 0.05
+    assert (codes[both, 0] - codes[both, 2]).square().mean() > 0.5
+
+    rows = torch.randn(100, 3) @ torch.randn(3, 6)
+    whitening = Whitening(6, 5).fit(rows)
+    whitening.rotate(torch.linalg.qr(torch.randn(5, 5))[0])
+    turned = whitening.encode(rows)
+    assert torch.allclose(turned.T.cov() + whitening.padding, torch.eye(5), atol=1e-3)
+    assert torch.allclose(whitening.decode(turned), rows, atol=1e-3)
+
+
+def test_without_training_the_flow_is_a_regression_on_aligned_components():
+    assert r2_of_x3(FlowCompleter(updates=0), generable(400)) > 0.5
+    assert r2_of_x3(FlowCompleter(updates=0, align=False), generable(400)) < 0.1
+
+
 def r2_of_x3(completer, world) -> float:
     """Share of the variance of x3 that filling from x1 and x2 explains, on samples that were not fitted to."""
     data = world.data.split(train=0.7, val=0.1, test=0.2, seed=0)
@@ -344,7 +371,9 @@ def r2_of_x3(completer, world) -> float:
     return 1 - float((truth - filled).square().sum() / (truth - truth.mean(0)).square().sum())
 
 
-@pytest.mark.parametrize("options", [{}, {"combine": "concat"}, {"combine": "gate"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"combine": "concat", "align": False}, {"combine": "gate", "align": False}], ids=str
+)
 def test_what_can_be_computed_is_generated(options):
     assert r2_of_x3(FlowCompleter(**options, updates=60, steps=2, hidden=16, lr=1e-2), generable(400)) > 0.5
 

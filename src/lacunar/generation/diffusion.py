@@ -32,7 +32,7 @@ class DiffusionCompleter(Completer):
     Args:
         samples: draws that are averaged. One is a sample, with all the spread of what cannot be known; many come near
             to the conditional mean, which is what squared errors reward.
-        sampler: ``"dpm"``, ``"ddim"`` or ``"ddpm"`` of the package diffusers, see :class:`NoiseSchedule`.
+        sampler: ``"ddim"`` or ``"ddpm"`` of the package diffusers, see :class:`NoiseSchedule`.
         steps: network evaluations of a draw.
         variant: ``"imder"`` is the variance-exploding process of the published generator with an Euler-Maruyama
             sampler, which needs 100 steps or more; ``sampler`` then means nothing, and diffusers is not needed.
@@ -59,8 +59,8 @@ class DiffusionCompleter(Completer):
     def __init__(
         self,
         samples: int = 8,
-        sampler: str = "dpm",
-        steps: int = 20,
+        sampler: str = "ddim",
+        steps: int = 25,
         *,
         variant: str | None = None,
         sigma: float = 25.0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from lacunar.errors import ConfigError, MissingExtraError, did_you_mean
 
 __all__ = ["SAMPLERS", "NoiseSchedule"]
 
-SAMPLERS = ("ddim", "ddpm", "dpm")
+SAMPLERS = ("ddim", "ddpm")
 #: Times that the noise schedule is cut into, and that the denoiser is trained at.
 TIMES = 1000
 
@@ -24,8 +23,7 @@ class NoiseSchedule:
     At time t a clean x has become ``sqrt(a_t) x + sqrt(1 - a_t) noise``, with a_t from nearly 1 down to nearly 0.
 
     Args:
-        sampler: ``"ddim"`` (deterministic given its first noise), ``"dpm"`` (DPM-Solver++ of second order, the same
-            in fewer steps) or ``"ddpm"`` (fresh noise at every step).
+        sampler: ``"ddim"`` (deterministic given its first noise) or ``"ddpm"`` (fresh noise at every step).
 
     Raises:
         ConfigError: an unknown sampler.
@@ -36,7 +34,7 @@ class NoiseSchedule:
         if sampler not in SAMPLERS:
             raise ConfigError(f"Unknown sampler {sampler!r}.{did_you_mean(sampler, SAMPLERS)}")
         self.sampler = sampler
-        self.scheduler = _scheduler(sampler)
+        self.scheduler = _scheduler()
 
     @property
     def signal(self) -> Tensor:
@@ -62,9 +60,7 @@ class NoiseSchedule:
             steps: evaluations of ``predict``.
             noise: for ``"ddpm"``, what it adds at a step, of a shape that broadcasts to that of ``first``.
         """
-        with warnings.catch_warnings():  # diffusers hands tensors to numpy in a way that numpy 2 frowns on
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self.scheduler.set_timesteps(steps)
+        self.scheduler.set_timesteps(steps)
         x = first
         for time in self.scheduler.timesteps:
             options: dict[str, Any] = {}
@@ -74,16 +70,13 @@ class NoiseSchedule:
         return x
 
 
-def _scheduler(sampler: str) -> Any:
-    common = {"num_train_timesteps": TIMES, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample"}
+def _scheduler() -> Any:
     try:
-        # Each from its own module: `from diffusers import ...` goes through a table of everything there is.
-        if sampler == "dpm":
-            from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-
-            return DPMSolverMultistepScheduler(**common, timestep_spacing="trailing")
+        # From its own module: `from diffusers import ...` goes through a table of everything there is.
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
-        return DDIMScheduler(**common, clip_sample=False, timestep_spacing="trailing")
     except ImportError as error:
         raise MissingExtraError("diffusers", "diffusion", "Generating modalities by diffusion") from error
+    return DDIMScheduler(
+        num_train_timesteps=TIMES, beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False,
+        timestep_spacing="trailing",
+    )  # fmt: skip

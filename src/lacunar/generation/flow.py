@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lacunar.errors import ConfigError, did_you_mean
 from lacunar.generation.base import Completer
-from lacunar.generation.fitting import fit_network, hold_back
+from lacunar.generation.fitting import fit_network, hold_back, random_sources
 from lacunar.generation.flow_decoder import COMBINES
 from lacunar.generation.flow_prior import class_bins
 from lacunar.generation.flow_transfer import FlowTransfer
 from lacunar.generation.flow_transforms import FLOWS
-from lacunar.generation.whitening import Whitening
+from lacunar.generation.whitening import Whitening, align
 
 __all__ = ["FlowCompleter"]
 
@@ -22,6 +23,8 @@ RECONS = ("observed", "none")
 #: Standard deviations that a component, or an image of one under a flow, is cut off at. Without it single samples
 #: unlike the training data come out of an inverse flow thousands of deviations away.
 BOUND = 6.0
+#: Fewest rows that a decoder starts from a regression on.
+FEWEST = 10
 
 
 class FlowCompleter(Completer):
@@ -51,6 +54,8 @@ class FlowCompleter(Completer):
         hidden: width of the coupling and decoder networks.
         bins: classes that a continuous target is cut into, at quantiles.
         prior_weight: weight of the likelihood beside the reconstruction.
+        align: start from codes that are rotated to resemble each other and from decoders that regress on them,
+            instead of from principal components as they come. Not with ``recon="none"`` or as released.
         clamp_zero: cut the likelihood off at zero bits per dimension.
         updates: training steps.
         batch_size: rows a training step.
@@ -78,6 +83,7 @@ class FlowCompleter(Completer):
         hidden: int = 32,
         bins: int = 5,
         prior_weight: float = 0.1,
+        align: bool = True,
         clamp_zero: bool = False,
         updates: int = 250,
         batch_size: int = 256,
@@ -103,9 +109,10 @@ class FlowCompleter(Completer):
                 f"{updates}, {prior_weight} and {val_share}."
             )
         if variant == "released":
-            flow, combine, through, clamp_zero = "released", "concat", "decoder", True
+            flow, combine, through, clamp_zero, align = "released", "concat", "decoder", True, False
         self.flow, self.combine, self.recon, self.through = flow, combine, recon, through
         self.variant, self.clamp_zero, self.prior_weight = variant, clamp_zero, prior_weight
+        self.align = align and recon == "observed"
         self.steps, self.width, self.hidden, self.bins = steps, width, hidden, bins
         self.updates, self.batch_size, self.lr, self.val_share = updates, batch_size, lr, val_share
 
@@ -133,24 +140,21 @@ class FlowCompleter(Completer):
     def _fit(self, views: list[Tensor], present: Tensor, target: Tensor | None) -> None:
         for m, view in enumerate(views):
             rows = view[present[:, m]]
-            whitening = self._whitening(m).fit(rows)
-            linear = self.transfer.decoders[m].linear
-            with torch.no_grad():
-                linear.weight.copy_(whitening.back.T)  # type: ignore[union-attr, operator]
-                linear.bias.copy_(whitening.center)  # type: ignore[union-attr, operator]
+            self._whitening(m).fit(rows)
             self._keep(f"lowest{m}", rows.min(0).values)
             self._keep(f"highest{m}", rows.max(0).values)
         labels = target if self.classes is None else target.to(torch.int64)  # type: ignore[union-attr]
         classes = class_bins(labels, len(present), self.bins)[0].to(present.device)
-        codes = self._codes(views, present)
         generator, fixed = self.generator(), torch.Generator()
-        used = torch.stack([self._whitening(m).forth.any(0) for m in range(len(views))])
+        codes = self._start(views, present, generator)
+        padding = torch.stack([self._whitening(m).padding for m in range(len(views))])
         transfer = self.transfer
 
         def likelihood(rows: Tensor, draws: torch.Generator) -> Tensor:
             # Padding without noise would have no density.
-            noise = torch.randn(len(rows), *used.shape, generator=draws).to(codes)
-            return transfer.nll(torch.where(used, codes[rows], noise), present[rows], classes[rows])
+            noise = torch.randn(len(rows), *padding.shape[:2], generator=draws).to(codes)
+            padded = codes[rows] + torch.einsum("nmk,mkl->nml", noise, padding)
+            return transfer.nll(padded, present[rows], classes[rows])
 
         def reconstruction(rows: Tensor, draws: torch.Generator) -> Tensor:
             return transfer.reconstruction(codes[rows], present[rows], [view[rows] for view in views], draws)
@@ -171,6 +175,33 @@ class FlowCompleter(Completer):
             transfer, loss, validate, parts, steps=self.updates, batch_size=self.batch_size, lr=self.lr,
             generator=generator,
         )  # fmt: skip
+
+    def _start(self, views: list[Tensor], present: Tensor, generator: torch.Generator) -> Tensor:
+        """Where training starts from, and the codes of the training data.
+
+        Flows start as one and the same map, so that images are the codes of the sources. With ``align`` these are
+        rotated to resemble each other, and decoders start as the ridge regression on them; without, as the way back
+        from principal components.
+        """
+        codes = self._codes(views, present)
+        if self.align:
+            for m, rotation in enumerate(align(codes, present)):
+                self._whitening(m).rotate(rotation)
+            codes = self._codes(views, present)
+        z, _ = self.transfer.latents(codes, present)
+        with torch.no_grad():
+            for m, view in enumerate(views):
+                linear = self.transfer.decoders[m].linear
+                weight, bias = self._whitening(m).back.T, self._whitening(m).center
+                others = present.clone()
+                others[:, m] = False
+                rows = (present[:, m] & others.any(1)).nonzero().squeeze(1)
+                if self.align and len(rows) >= FEWEST:
+                    sources = random_sources(others[rows], generator)
+                    weight, bias = _ridge(self.transfer.image(z[rows], sources, m), view[rows])
+                linear.weight.copy_(weight)  # type: ignore[union-attr, operator]
+                linear.bias.copy_(bias)  # type: ignore[union-attr, operator]
+        return codes
 
     # ------------------------------------------------------------------ filling
 
@@ -201,3 +232,12 @@ class FlowCompleter(Completer):
 
     def _whitening(self, m: int) -> Whitening:
         return self.whitenings[m]  # type: ignore[return-value]
+
+
+def _ridge(images: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights ``(d, k)`` and shift ``(d,)`` of a cross-validated regression."""
+    from sklearn.linear_model import RidgeCV
+
+    fitted = RidgeCV(np.logspace(-2, 5, 15)).fit(images.cpu().double().numpy(), values.cpu().double().numpy())
+    weight = torch.from_numpy(np.atleast_2d(fitted.coef_)).to(images)
+    return weight, torch.from_numpy(np.atleast_1d(fitted.intercept_)).to(images)

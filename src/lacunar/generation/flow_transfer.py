@@ -174,6 +174,24 @@ class FlowTransfer(Configurable):
         """
         sources = sources.clone()
         sources[:, target] = False
+        image = self.image(z, sources, target)
+        image = image[..., None] if z.ndim == 3 else image
+        made = self.decoders[target](image.transpose(1, 2), sources).transpose(1, 2)
+        return made.squeeze(2) if z.ndim == 3 else made
+
+    def image(self, z: Tensor, sources: Tensor, target: int) -> Tensor:
+        """What the sources become under the target's inverse flow, combined, before any decoder.
+
+        Args:
+            z: as in :meth:`generate`.
+            sources: as in :meth:`generate`.
+            target: as in :meth:`generate`.
+
+        Returns:
+            ``(n, C)`` or ``(n, C, T)``.
+        """
+        sources = sources.clone()
+        sources[:, target] = False
         if self.through == "decoder":
             z = z.detach()
         flow = self.flows[target]
@@ -189,8 +207,8 @@ class FlowTransfer(Configurable):
             centre = flow.inverse(self.prior.centre(z[:, 0])[None])  # type: ignore[operator]
             centre = (centre[..., None] if centre.ndim == 2 else centre).transpose(1, 2)
             combined = torch.where(nothing[:, None, None], centre.detach(), combined)
-        made = self.decoders[target](combined, sources).transpose(1, 2)
-        return made.squeeze(2) if z.ndim == 3 else made
+        combined = combined.transpose(1, 2)
+        return combined.squeeze(2) if z.ndim == 3 else combined
 
     def reconstruction(
         self,
