@@ -18,7 +18,7 @@ from lacunar.objectives.base import Objective, stage_at
 from lacunar.training.log import RunLog
 from lacunar.training.sampler import EpochLoader, reseed
 
-__all__ = ["ObjectiveModule", "parameter_groups"]
+__all__ = ["ObjectiveModule", "make_optimizer", "parameter_groups"]
 
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm, _NormBase)
@@ -124,13 +124,8 @@ class ObjectiveModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         groups = parameter_groups((self.model, self.objective), self.weight_decay)
         fused = self.fused and self.device.type in ("cpu", "cuda")
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=fused)
-        scheduler: LRScheduler
-        if self.schedule == "one-cycle":
-            scheduler = OneCycleLR(optimizer, max_lr=[self.lr] * len(groups), total_steps=max(self.total_steps, 2))
-        elif self.schedule == "cosine":
-            scheduler = CosineAnnealingLR(optimizer, T_max=self.total_steps)
-        else:
+        optimizer, scheduler = make_optimizer(groups, self.lr, self.schedule, self.total_steps, fused)
+        if scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -138,6 +133,18 @@ class ObjectiveModule(pl.LightningModule):
         # An objective that enlarges its training set makes more steps than the schedule was made for.
         if scheduler.last_epoch < self.total_steps - 1:
             scheduler.step()
+
+
+def make_optimizer(
+    groups: list[dict[str, Any]], lr: float, schedule: str, total_steps: int, fused: bool
+) -> tuple[torch.optim.Optimizer, LRScheduler | None]:
+    """AdamW and the schedule of its learning rate; None for a constant one."""
+    optimizer = torch.optim.AdamW(groups, lr=lr, fused=fused)
+    if schedule == "one-cycle":
+        return optimizer, OneCycleLR(optimizer, max_lr=[lr] * len(groups), total_steps=max(total_steps, 2))
+    if schedule == "cosine":
+        return optimizer, CosineAnnealingLR(optimizer, T_max=total_steps)
+    return optimizer, None
 
 
 def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
