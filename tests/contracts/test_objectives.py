@@ -19,6 +19,7 @@ POSITIONAL = {
     "MMIN": "random patterns and the cascade on concatenated features are drawn by position",
     "SMIL": "noise and the fusion of concatenated features are drawn by position",
     "UniMF": "random patterns are drawn by position",
+    "GenerateRest": "what is hidden, and the flow of each modality, are drawn by position",
     "RedCore": "noise and the imputers on concatenated features are drawn by position",
 }
 every_method = pytest.mark.parametrize("method", METHODS)

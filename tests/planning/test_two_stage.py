@@ -79,11 +79,11 @@ def test_first_stage_loss_has_task_and_generator(setting):
     objective = GenerateRest(alpha=0.1, reconstruct=1.0)
     objective.setup(model, data.train)
     terms = objective(model, first_batch(data.train, 16))
-    assert set(terms) == {"task", "generator", "reconstruction"}
+    assert set(terms) == {"task", "likelihood", "reconstruction"}
     sum(terms.values()).backward()
     assert all(weight.grad is None or torch.isfinite(weight.grad).all() for weight in model.parameters())
     model.zero_grad()
-    objective(model, first_batch(data.train, 16))["generator"].backward()
+    objective(model, first_batch(data.train, 16))["likelihood"].backward()
     assert all(weight.grad is None for weight in model.encoders.parameters())  # or features would be made constant
 
 

@@ -14,7 +14,7 @@ from lacunar.errors import ConfigError
 from lacunar.generation.flow_prior import class_bins
 from lacunar.lattice import Pairs
 from lacunar.models.multimodal import Features, MultimodalModel, available_pairs
-from lacunar.objectives.base import Objective, batch_mean
+from lacunar.objectives.base import Objective, available_codes, batch_mean
 
 __all__ = ["GenerateRest", "GeneratingModel", "fill_features"]
 
@@ -148,6 +148,7 @@ class GenerateRest(Objective):
             self.register_buffer("classes", by_row, persistent=False)
 
     def forward(self, model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
+        available_codes(model.lattice, batch, batch.present)  # refuses a sample that has nothing
         features = model.encode(batch)
         seen = self._seen(batch.present)
         generator: Any = self.generator
@@ -158,7 +159,7 @@ class GenerateRest(Objective):
         if self.alpha > 0 and "classes" in self._buffers:
             of_rows: Any = self.classes
             known = of_rows[batch.index.to(of_rows.device)]
-            terms["generator"] = self.alpha * generator.nll(features.h.detach(), batch.present, known)
+            terms["likelihood"] = self.alpha * generator.nll(features.h.detach(), batch.present, known)
         if self.reconstruct > 0 and hasattr(generator, "reconstruction"):
             terms["reconstruction"] = self.reconstruct * generator.reconstruction(features.h.detach(), batch.present)
         return terms
