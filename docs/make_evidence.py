@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lacunar.bench.store import Store
 from lacunar.bench.tables import collect, comparison, markdown
 
 HERE = Path(__file__).parent
@@ -57,8 +58,7 @@ def main(folder: str) -> None:
 def last_epoch(folder: Path, methods: list[str], value: str) -> str:
     """A table of what the log said in the last epoch, by problem and modality: means over the seeds."""
     rows = []
-    for path in sorted((folder / "cells").glob("*.json")):
-        result = json.loads(path.read_text())
+    for result in Store(folder).results():
         if result["cell"]["method"] in methods:
             for name, number in result["last_epoch"].items():
                 if name.startswith(f"{value}/"):

@@ -37,7 +37,7 @@ ABOVE = {
     "report": {*ALLOWED, "training", "planning"} - {"datasets"},
     "bench": {*ALLOWED, "training", "planning", "report"},
     "sklearn": {*ALLOWED, "training"} - {"datasets"},
-    "cli": {*ALLOWED, "training", "planning", "report"},
+    "cli": {*ALLOWED, "training", "planning", "report", "bench"},
     "__main__": {"cli"},
 }
 EVERYTHING = {**ALLOWED, **ABOVE}

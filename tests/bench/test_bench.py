@@ -3,7 +3,8 @@ import json
 import pytest
 import yaml
 
-from lacunar.bench.cells import Cell, load_problem, run_cell
+from lacunar.bench.cells import Cell, load_problem
+from lacunar.bench.execute import run_cell
 from lacunar.bench.peers import PEERS
 from lacunar.bench.recipe import read_recipe
 from lacunar.bench.tables import collect, comparison, markdown
@@ -28,8 +29,9 @@ def test_peers_answer_every_subset_better_than_chance(peer):
 
 def test_a_finished_cell_is_not_run_again(tmp_path):
     first = run_cell(cell("boosting", peer="boosting"), tmp_path)
-    path = next((tmp_path / "cells").iterdir())
-    path.write_text(json.dumps(first | {"mean": 0.123}))
+    path = tmp_path / "cells" / cell("boosting", peer="boosting").key / "result.json"
+    assert json.loads(path.read_text())["mean"] == first["mean"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mean": 0.123}))
     assert run_cell(cell("boosting", peer="boosting"), tmp_path)["mean"] == 0.123
     assert run_cell(cell("boosting", seed=1, peer="boosting"), tmp_path)["mean"] != 0.123
 
@@ -54,7 +56,7 @@ def test_different_presence_is_not_compared(tmp_path):
         run_cell(cell("late fusion", seed, peer="late fusion"), tmp_path)
         path = run_cell(cell("boosting", seed, peer="boosting"), tmp_path)
     assert path
-    for file in (tmp_path / "cells").glob("small-boosting-1*"):
+    for file in (tmp_path / "cells").glob("small-boosting-1*/cell.json"):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"presence": "other"}))
     with pytest.raises(DataError, match="different presence tables"):
         comparison(collect(tmp_path), ["small"], "boosting")

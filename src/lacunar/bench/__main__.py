@@ -1,17 +1,16 @@
-"""``python -m lacunar.bench run RECIPE FOLDER``, ``... table FOLDER`` and ``... protocol RECIPE FOLDER``."""
+"""``python -m lacunar.bench run RECIPE FOLDER``, ``... table FOLDER`` and ``... protocol RECIPE FOLDER``.
+
+``lacunar bench`` is the command for people; this one needs no terminal and prints Markdown.
+"""
 
 from __future__ import annotations
 
-import re
 import sys
-import time
 from pathlib import Path
 
-from joblib import Parallel, delayed
-
-from lacunar.bench.cells import Cell, run_cell
 from lacunar.bench.protocol import protocol
 from lacunar.bench.recipe import read_recipe
+from lacunar.bench.runner import run_cells
 from lacunar.bench.tables import collect, comparison, markdown
 
 
@@ -22,43 +21,17 @@ def run(recipe: Path, out: Path, n_jobs: int = 1, only: str = "", limit: int = 0
         recipe: a YAML file.
         out: folder of the results.
         n_jobs: cells at a time, each on one thread.
-        only: run cells whose ``problem | method`` matches this regular expression.
+        only: run cells whose ``problem | method | seed`` matches this regular expression.
         limit: stop after this many seconds have begun their last cells; 0 runs everything.
     """
-    cells = [cell for cell in read_recipe(recipe) if re.search(only, f"{cell.problem} | {cell.method}")]
-    waiting = [cell for cell in cells if not (out / "cells" / f"{cell.key}.json").exists()]
-    start = time.monotonic()
-    print(f"{len(cells)} cells, {len(cells) - len(waiting)} finished before", file=sys.stderr, flush=True)
-
-    def one(cell: Cell) -> tuple[Cell, dict | None, str]:
-        if limit and time.monotonic() - start > limit:
-            return cell, None, "left for the next run"
-        try:
-            return cell, run_cell(cell, out), ""
-        except Exception as error:  # one cell that fails must not take the others with it
-            return cell, None, f"failed: {type(error).__name__}: {error}"
-
     failed = 0
-    stream = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(delayed(_alone)(one, cell) for cell in waiting)
-    for done, (cell, result, problem) in enumerate(stream, 1):
-        failed += problem.startswith("failed")
-        each = (time.monotonic() - start) / done
-        left = f"{each * (len(waiting) - done) / 60:.0f} min left"
-        said = problem or f"mean {result['mean']:.3f} worst {result['worst']:.3f} in {result['seconds']:.1f} s"  # type: ignore[index]
-        print(
-            f"[{done}/{len(waiting)}, {left}] {cell.problem} | {cell.method} | {cell.seed}: {said}",
-            file=sys.stderr,
-            flush=True,
-        )
+    for step in run_cells([cell for cell in read_recipe(recipe) if cell.matches(only)], out, n_jobs, limit=limit):
+        failed += step.failed
+        cell, left = step.cell, "" if step.left is None else f", {step.left / 60:.0f} min left"
+        line = f"[{step.done}/{step.total}{left}] {cell.problem} | {cell.method} | {cell.seed}: {step.said}"
+        print(line, file=sys.stderr, flush=True)
     if failed:
         sys.exit(f"{failed} cells failed; run the recipe again to try them once more")
-
-
-def _alone(call, cell: Cell):
-    import os
-
-    os.environ["OMP_NUM_THREADS"] = "1"
-    return call(cell)
 
 
 def table(folder: Path, against: str = "default", measure: str = "mean", problems: str = "") -> None:

@@ -1,36 +1,31 @@
-"""One cell of a comparison: a data set, a presence setting, a method and a seed; and the scores it ends in."""
+"""One cell of a comparison: a data set, a presence setting, a method and a seed."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-import os
-import time
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from lacunar import datasets
-from lacunar.bench.peers import PEERS
 from lacunar.data.splits import Splits
 from lacunar.datasets.synthetic import World
-from lacunar.errors import ConfigError, did_you_mean
-from lacunar.evaluation import SubsetTable, evaluate
-from lacunar.models.blend import Blend
-from lacunar.models.defaults import default_model
-from lacunar.objectives import Objective, get
-from lacunar.objectives.mce import MCE
-from lacunar.training.fit import fit
-from lacunar.training.references import references
 
-#: Intervals of a comparison are over seeds; those over test samples are for single tables.
-BOOTSTRAP = 0
+__all__ = ["SETTINGS", "Cell", "load_problem"]
 
-__all__ = ["Cell", "load_problem", "run_cell"]
+#: The six presence settings of three modalities: their missing rates, in the order of the modalities.
+SETTINGS: dict[str, tuple[float, ...]] = {
+    "a": (0.2, 0.5, 0.8),
+    "b": (0.2, 0.8, 0.5),
+    "c": (0.5, 0.2, 0.8),
+    "d": (0.5, 0.8, 0.2),
+    "e": (0.8, 0.2, 0.5),
+    "f": (0.8, 0.5, 0.2),
+}
+#: Fields that came later: left out of a cell's key where they are empty, so that earlier results keep theirs.
+_LATER = ("setting", "part", "text")
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class Cell:
     """One training and its test scores.
 
     Attributes:
-        problem: name of the problem in tables.
+        problem: name of the problem in tables, its setting included.
         dataset: name of a data set in :mod:`lacunar.datasets`.
         options: its arguments.
         only: modalities to keep; all when empty.
@@ -47,6 +42,9 @@ class Cell:
         run: what the method is: ``{"peer": name}``, or ``{"objective": class, "arguments": {...}, "model": {...},
             "fit": {...}}``; ``"objective": "default"`` is what ``lacunar.fit`` does when it is given nothing.
         seed: of split, presence and training.
+        setting: name of the presence setting, such as ``"a"``; empty where a problem has one setting only.
+        part: the official part that is taken for the whole data set and split by seed; empty for all parts.
+        text: arguments of the vectors that are made from the transcripts of the train part; empty for none.
     """
 
     problem: str
@@ -57,16 +55,25 @@ class Cell:
     only: tuple[str, ...] = ()
     rates: Mapping[str, float] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
+    setting: str = ""
+    part: str = ""
+    text: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
-        """A name for the cell's file that changes with anything in the cell."""
-        content = json.dumps(asdict(self), sort_keys=True)
-        return (
-            f"{self.problem}-{self.method}-{self.seed}".replace(" ", "_").replace("/", "_")
-            + "-"
-            + (hashlib.sha256(content.encode()).hexdigest()[:8])
-        )
+        """A name for the cell's folder that changes with anything in the cell."""
+        content = {name: value for name, value in asdict(self).items() if value or name not in _LATER}
+        mark = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{self.problem}-{self.method}-{self.seed}".replace(" ", "_").replace("/", "_") + "-" + mark
+
+    @property
+    def data_name(self) -> str:
+        """The problem without its setting: problems of one name share samples and splits."""
+        return self.problem.removesuffix(f" ({self.setting})") if self.setting else self.problem
+
+    def matches(self, pattern: str) -> bool:
+        """Whether a regular expression is found in ``problem | method | seed``."""
+        return re.search(pattern, f"{self.problem} | {self.method} | {self.seed}") is not None
 
 
 def load_problem(cell: Cell) -> Splits:
@@ -74,82 +81,17 @@ def load_problem(cell: Cell) -> Splits:
     data = datasets.load(cell.dataset, **cell.options)
     if isinstance(data, World):
         data = data.data
+    if cell.part:
+        data = data.parts[cell.part]
     if cell.only:
         data = data.only(list(cell.only))
     if not isinstance(data, Splits):
         data = data.split(train=0.6, val=0.15, test=0.25, seed=cell.seed)
-    return data.hide(dict(cell.rates), seed=cell.seed) if cell.rates else data
+    if cell.rates:
+        data = data.hide(dict(cell.rates), seed=cell.seed)
+    if cell.text:
+        from lacunar.datasets._text import text_vectors
 
-
-def run_cell(cell: Cell, folder: str | Path, threads: int = 1) -> dict[str, Any]:
-    """Train, score the test part once, and keep the result; a cell that is there already is read back."""
-    folder = Path(folder)
-    path = folder / "cells" / f"{cell.key}.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    torch.set_num_threads(threads)
-    data = load_problem(cell)
-    start = time.perf_counter()
-    table, variants, facts = _train_and_score(cell, data, folder)
-    result = {
-        "cell": asdict(cell),
-        "presence": data.presence.hash,
-        "split": data.hash,
-        "seconds": time.perf_counter() - start,
-        **_scores(table),
-        "variants": {f"{cell.method}: {name}": _scores(other) for name, other in variants.items()},
-        **facts,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(result, indent=1))
-    os.replace(partial, path)
-    return result
-
-
-def _scores(table: SubsetTable) -> dict[str, Any]:
-    subsets = json.loads(table.frame.to_json(orient="index"))
-    return {"mean": table.mean, "worst": table.worst.score, "full": table.full, "subsets": subsets}
-
-
-def _train_and_score(
-    cell: Cell, data: Splits, folder: Path
-) -> tuple[SubsetTable, dict[str, SubsetTable], dict[str, Any]]:
-    """The table of the method, tables of its parts where it is a blend, and facts worth keeping."""
-    assert data.test is not None
-    plan = dict(cell.run)
-    if "peer" in plan:
-        if plan["peer"] not in PEERS:
-            raise ConfigError(f"Unknown peer {plan['peer']!r}.{did_you_mean(plan['peer'], PEERS)}")
-        return evaluate(PEERS[plan["peer"]](data, cell.seed), data.test, bootstrap=BOOTSTRAP), {}, {}
-    shared = references(data.train, seed=cell.seed, cache=folder / "references", **plan.get("references", {}))
-    model = None
-    if "model" in plan:
-        torch.manual_seed(cell.seed)
-        model = default_model(data.train, **plan["model"])
-    run = fit(data, model, _objective(plan), seed=cell.seed, references=shared, progress=False, **plan.get("fit", {}))
-    table = evaluate(run.model, data.test, bootstrap=BOOTSTRAP, references=shared)
-    variants = {}
-    if isinstance(run.model, Blend):
-        variants["joint model alone"] = evaluate(run.model.joint, data.test, bootstrap=BOOTSTRAP)
-        experts = copy.copy(run.model)
-        experts.joint_weight, experts.expert_weight = 0.0, 1.0
-        variants["experts alone"] = evaluate(experts, data.test, bootstrap=BOOTSTRAP)
-    state = run.history.iloc[-1].to_dict()
-    facts = {
-        "best_epoch": run.best_epoch,
-        "fit_seconds": run.seconds,
-        "below_experts": list(table.below_experts.index),
-        "model": run.model.extra_repr(),
-        "last_epoch": {name: value for name, value in state.items() if isinstance(value, (int, float, str))},
-    }
-    return table, variants, facts
-
-
-def _objective(plan: Mapping[str, Any]) -> Objective | None:
-    name, arguments = plan.get("objective", "default"), dict(plan.get("arguments", {}))
-    if name == "default":
-        return None
-    if name == "table_2":
-        return MCE.table_2(arguments.pop("row"), **arguments)
-    return get(name)(**arguments)
+        # After hiding: no transcript that is absent may shape the vectors.
+        data = text_vectors(data, **{"seed": cell.seed, **cell.text})
+    return data

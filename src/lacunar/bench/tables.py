@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pandas as pd
 
+from lacunar.bench.store import Store
 from lacunar.errors import DataError
 from lacunar.evaluation.statistics import seed_interval
 
-__all__ = ["collect", "comparison", "markdown"]
+__all__ = ["collect", "comparison", "markdown", "modality_scores", "refusals", "subset_scores"]
 
 #: Columns of the subset table whose mean over all subsets is collected too.
 AVERAGED = ("balanced_accuracy", "log_loss", "ece")
+#: What a cell took beside its seconds; cells of earlier versions lack some.
+COSTS = ("fit_seconds", "processor", "reference_seconds", "step_mb", "resident_mb")
 
 
 def collect(folder: str | Path) -> pd.DataFrame:
     """One row per finished cell and variant: problem, method, seed and measures.
 
-    ``mean`` and ``worst`` are over all subsets; so are the means of the metrics in :data:`AVERAGED`.
+    ``mean`` and ``worst`` are over all subsets; so are the means of the metrics in :data:`AVERAGED`. Cells whose
+    method refused the data are left out; :func:`refusals` lists them.
 
     Raises:
         DataError: when the folder holds no finished cell.
     """
     rows = []
-    for path in sorted((Path(folder) / "cells").glob("*.json")):
-        result = json.loads(path.read_text())
+    for result in Store(folder).results():
         cell = result["cell"]
+        if "refused" in result:
+            continue
         for method, table in {cell["method"]: result, **result.get("variants", {})}.items():
             subsets = [row for label, row in table["subsets"].items() if label != "none"]
             rows.append(
@@ -41,11 +45,58 @@ def collect(folder: str | Path) -> pd.DataFrame:
                     **{name: pd.Series([row.get(name) for row in subsets], dtype=float).mean() for name in AVERAGED},
                     "seconds": result["seconds"],
                     "presence": result["presence"],
+                    "data": _data_name(cell),
+                    "setting": cell.get("setting", ""),
+                    **{name: result.get(name) for name in COSTS},
                 }
             )
     if not rows:
         raise DataError(f"{folder}: no finished cells to collect; run the recipe first.")
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    return frame.drop(columns=[name for name in COSTS if frame[name].isna().all()])
+
+
+def subset_scores(folder: str | Path) -> pd.DataFrame:
+    """One row per finished cell, variant and subset: problem, method, seed, subset, size and score."""
+    rows = []
+    for result in Store(folder).results():
+        cell = result["cell"]
+        if "refused" in result:
+            continue
+        for method, table in {cell["method"]: result, **result.get("variants", {})}.items():
+            for label, row in table["subsets"].items():
+                rows.append((cell["problem"], method, cell["seed"], label, row["size"], row["score"]))
+    frame = pd.DataFrame(rows, columns=["problem", "method", "seed", "subset", "size", "score"])
+    return frame.astype({"score": float})
+
+
+def modality_scores(subsets: pd.DataFrame) -> pd.DataFrame:
+    """One row per problem, method, seed and modality: mean score over the subsets that contain it.
+
+    Args:
+        subsets: from :func:`subset_scores`.
+    """
+    some = subsets[subsets["subset"] != "none"]
+    each = some.assign(modality=some["subset"].str.split("+", regex=False)).explode("modality")
+    keys = ["problem", "modality", "method", "seed"]
+    return each.groupby(keys, sort=False)["score"].mean().reset_index()
+
+
+def refusals(folder: str | Path) -> pd.DataFrame:
+    """One row per problem and method that refused its data: how many cells, and why."""
+    rows = [
+        (result["cell"]["problem"], result["cell"]["method"], result["refused"])
+        for result in Store(folder).results()
+        if "refused" in result
+    ]
+    frame = pd.DataFrame(rows, columns=["problem", "method", "why"])
+    found = frame.groupby(["problem", "method"], sort=False)["why"].agg(["size", "first"]).reset_index()
+    return found.rename(columns={"size": "cells", "first": "why"})
+
+
+def _data_name(cell: Mapping[str, Any]) -> str:
+    setting = cell.get("setting", "")
+    return cell["problem"].removesuffix(f" ({setting})") if setting else cell["problem"]
 
 
 def comparison(

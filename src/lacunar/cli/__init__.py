@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "score a trained model on every subset of its modalities"),
     "predict": ("predict", "predict new samples, whichever modalities they have"),
     "report": ("report", "write the HTML report of a run again"),
+    "bench": ("bench", "compare all methods on equal footing: run a recipe, report, tune"),
     "plan": ("plan", "which modalities to collect next, at what price, and whether at all"),
     "doctor": ("doctor", "versions, optional packages and devices, and what to do about what is missing"),
 }

@@ -1,0 +1,205 @@
+"""Running many cells: on processes of this machine or on a Dask cluster, each once, in any order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+
+from lacunar.bench.cells import Cell
+from lacunar.bench.execute import run_cell
+from lacunar.bench.store import Store
+from lacunar.errors import ConfigError, LacunarError, MissingExtraError
+
+__all__ = ["Step", "TimeLeft", "run_cells"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A cell that has come to its end.
+
+    Attributes:
+        cell: which.
+        done: how many of this run are over.
+        total: how many this run has.
+        left: seconds left, estimated; None while nothing is known.
+        result: what came out; None when it failed or was left for the next run.
+        problem: why there is no result.
+        failed: whether that is a failure.
+    """
+
+    cell: Cell
+    done: int
+    total: int
+    left: float | None
+    result: dict[str, Any] | None = None
+    problem: str = ""
+    failed: bool = False
+
+    @property
+    def said(self) -> str:
+        """What came out, in a line."""
+        if self.result is None:
+            return self.problem
+        if "refused" in self.result:
+            return f"refused: {self.result['refused']}"
+        found = self.result
+        return f"mean {found['mean']:.3f} worst {found['worst']:.3f} in {found['seconds']:.1f} s"
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    folder: str | Path,
+    n_jobs: int = 1,
+    cluster: str | None = None,
+    threads: int = 1,
+    limit: float = 0,
+) -> Iterator[Step]:
+    """Run the cells that are not there yet; stop at any time and call again to go on.
+
+    Args:
+        cells: what to run.
+        folder: of the results. All workers of a cluster must see it under this path.
+        n_jobs: cells at a time on this machine.
+        cluster: ``"local:2"`` for a Dask cluster of two worker processes on this machine, or the address of a
+            scheduler, such as ``"tcp://host:8786"``; None for processes of joblib.
+        threads: of each cell. One is right for small data: cells side by side use the cores better.
+        limit: begin no cell after this many seconds; 0 begins all.
+
+    Yields:
+        A :class:`Step` for each cell, in the order in which they end. A cell that fails does not take others with it.
+
+    Raises:
+        MissingExtraError: a cluster is asked for and the package for it is not there.
+        ConfigError: a number of jobs or threads below 1, or an address that cannot be read.
+    """
+    for name, value in (("n_jobs", n_jobs), ("threads", threads)):
+        if value < 1:
+            raise ConfigError(f"{name}: expected a whole number of at least 1, got {value}.")
+    store = Store(Path(folder).resolve())
+    store.sweep()
+    clock = TimeLeft(store, cells)
+    waiting = clock.waiting
+    until = time.time() + limit if limit else 0.0
+    with _backend(cluster, n_jobs, threads) as (jobs, workers):
+        clock.workers = workers
+        # One cell a task: what is lost with a worker is what it was just running.
+        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+        calls = (joblib.delayed(_one)(cell, str(store.path), threads, until) for cell in waiting)
+        for done, (cell, result, problem, failed) in enumerate(parallel(calls), 1):
+            left = clock.ended(cell, result)
+            yield Step(cell, done, len(waiting), left, result, problem, failed)
+
+
+def _one(cell: Cell, folder: str, threads: int, until: float) -> tuple[Cell, dict[str, Any] | None, str, bool]:
+    """A cell in a worker; an error comes back as text."""
+    if until and time.time() > until:
+        return cell, None, "left for the next run", False
+    try:
+        return cell, run_cell(cell, folder, threads), "", False
+    except Exception as error:  # one cell that fails must not take the others with it
+        store = Store(folder)
+        store.write_failure(cell.key, traceback.format_exc())
+        store.note(cell.key, "failed")
+        text = str(error) if isinstance(error, LacunarError) else f"{type(error).__name__}: {error}"
+        return cell, None, f"failed: {text}", True
+
+
+@contextlib.contextmanager
+def _backend(cluster: str | None, n_jobs: int, threads: int) -> Iterator[tuple[int, int]]:
+    """Where joblib runs what follows: the ``n_jobs`` it is told, and how many cells run at a time."""
+    if cluster is None:
+        if n_jobs == 1:
+            with joblib.parallel_config(backend="sequential"):
+                yield 1, 1
+            return
+        # Libraries that read their number of threads when they are loaded see it in new processes.
+        with joblib.parallel_config(backend="loky", inner_max_num_threads=threads):
+            yield n_jobs, n_jobs
+        return
+    try:
+        import distributed
+    except ImportError as error:
+        raise MissingExtraError("distributed", "cluster", "Running cells on a cluster") from error
+    with contextlib.ExitStack() as stack:
+        if cluster.startswith("local"):
+            address: Any = stack.enter_context(
+                distributed.LocalCluster(
+                    n_workers=_workers(cluster), threads_per_worker=1, processes=True, dashboard_address=None
+                )
+            )
+        elif "://" in cluster:
+            address = cluster
+        else:
+            raise ConfigError(
+                f"cluster: expected 'local:2' (two workers here) or the address of a Dask scheduler such as "
+                f"'tcp://host:8786', got {cluster!r}."
+            )
+        try:
+            client = stack.enter_context(distributed.Client(address, timeout=20))
+        except (OSError, TimeoutError) as error:
+            raise ConfigError(f"cluster: no Dask scheduler answers at {cluster}.") from error
+        stack.enter_context(joblib.parallel_config(backend="dask", client=client))
+        yield -1, max(1, sum(client.ncores().values()))
+
+
+def _workers(cluster: str) -> int:
+    count = cluster.removeprefix("local").removeprefix(":") or str(os.cpu_count() or 1)
+    if not count.isdigit() or int(count) < 1:
+        raise ConfigError(f"cluster: expected 'local:2' for two workers, got {cluster!r}.")
+    return int(count)
+
+
+class TimeLeft:
+    """How long the cells that wait will take, from how long such cells took.
+
+    Args:
+        store: of the results, earlier ones included.
+        cells: all cells of the run.
+
+    Attributes:
+        waiting: the cells that are not finished.
+        workers: cells at a time.
+    """
+
+    def __init__(self, store: Store, cells: Sequence[Cell]):
+        self.waiting = [cell for cell in cells if not store.has(cell.key)]
+        self.workers = 1
+        self._open = {cell.key: cell for cell in self.waiting}
+        self._seconds: dict[tuple[str, str], list[float]] = {}
+        for cell in cells:
+            if cell.key not in self._open:
+                self._learn(cell, store.read(cell.key))
+
+    def ended(self, cell: Cell, result: dict[str, Any] | None) -> float | None:
+        """Note a cell, and estimate the seconds left for the others."""
+        self._open.pop(cell.key, None)
+        if result is not None:
+            self._learn(cell, result)
+        if not self._open:
+            return 0.0
+        if not self._seconds:
+            return None
+        return sum(self._expected(cell) for cell in self._open.values()) / self.workers
+
+    def _learn(self, cell: Cell, result: dict[str, Any]) -> None:
+        self._seconds.setdefault((cell.data_name, cell.method), []).append(float(result["seconds"]))
+
+    def _expected(self, cell: Cell) -> float:
+        """Mean of such cells; else of this problem, else of this method, else of all."""
+        own = self._seconds.get((cell.data_name, cell.method))
+        if own is None:
+            for place, name in ((0, cell.data_name), (1, cell.method)):
+                own = [second for key, seconds in self._seconds.items() if key[place] == name for second in seconds]
+                if own:
+                    break
+            else:
+                own = [second for seconds in self._seconds.values() for second in seconds]
+        return sum(own) / len(own)

@@ -1,0 +1,127 @@
+"""Where the results of cells lie: one folder for each, whole or not there at all.
+
+``cells/KEY/cell.json`` says what was run, with versions and hashes, ``cells/KEY/result.json`` what came out. Earlier
+results, one file ``cells/KEY.json`` for each cell, are read as well. ``log.jsonl`` has a line whenever a cell begins
+and ends, with the process that runs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lacunar.errors import RunError
+from lacunar.training.files import read_json, write_json
+
+__all__ = ["Store"]
+
+_UNFINISHED = ".unfinished"
+#: A half-written folder of this age, in seconds, belongs to nobody.
+_ABANDONED = 3600
+
+
+class Store:
+    """The results in a folder.
+
+    Args:
+        path: the folder; it need not exist.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self.cells, self.log, self.failures = self.path / "cells", self.path / "log.jsonl", self.path / "failures"
+
+    def has(self, key: str) -> bool:
+        """Whether a cell is finished."""
+        return (self.cells / key / "result.json").exists() or (self.cells / f"{key}.json").exists()
+
+    def keys(self) -> list[str]:
+        """Names of all finished cells, sorted."""
+        if not self.cells.is_dir():
+            return []
+        new = {path.parent.name for path in self.cells.glob("*/result.json") if not path.parent.name.startswith(".")}
+        return sorted(new | {path.stem for path in self.cells.glob("*.json") if not path.name.startswith(".")})
+
+    def read(self, key: str) -> dict[str, Any]:
+        """A finished cell: its result, with its configuration under ``"cell"``.
+
+        Raises:
+            RunError: the cell is not there, or its files cannot be read.
+        """
+        folder = self.cells / key
+        if (folder / "result.json").exists():
+            return {**read_json(folder / "cell.json"), **read_json(folder / "result.json")}
+        return read_json(self.cells / f"{key}.json")
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """All finished cells, by name."""
+        for key in self.keys():
+            yield self.read(key)
+
+    def write(self, key: str, about: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """Keep a finished cell; what another process has kept meanwhile stays."""
+        self.cells.mkdir(parents=True, exist_ok=True)
+        unfinished = self.cells / f".{key}.{socket.gethostname()}.{os.getpid()}{_UNFINISHED}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        try:
+            write_json(unfinished / "cell.json", about)
+            write_json(unfinished / "result.json", result)
+            # The folder takes its name when everything is in it; a folder that has it already is not replaced.
+            os.rename(unfinished, self.cells / key)
+        except OSError as error:
+            if not self.has(key):
+                raise RunError(f"{self.cells / key} cannot be written: {error}") from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        (self.failures / f"{key}.txt").unlink(missing_ok=True)
+
+    def write_failure(self, key: str, text: str) -> None:
+        """Keep where a cell failed, until it succeeds."""
+        self.failures.mkdir(parents=True, exist_ok=True)
+        (self.failures / f"{key}.txt").write_text(text, encoding="utf-8")
+
+    def note(self, key: str, what: str) -> None:
+        """Add a line to the log: lines of several processes do not mix."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        line = {"cell": key, "what": what, "pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
+        descriptor = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, (json.dumps(line) + "\n").encode())
+        finally:
+            os.close(descriptor)
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """What the log says, in order."""
+        if not self.log.exists():
+            return []
+        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Let one process at a time do what has this name; the system lets go of it however a process ends."""
+        if os.name != "posix":
+            yield
+            return
+        import fcntl
+
+        folder = self.path / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / name, "wb") as file:
+            with contextlib.suppress(OSError):  # a file system without locks: the work may be done twice
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def sweep(self) -> None:
+        """Remove what killed processes were writing long ago."""
+        for path in self.cells.glob(f".*{_UNFINISHED}"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    shutil.rmtree(path, ignore_errors=True)
