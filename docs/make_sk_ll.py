@@ -37,7 +37,7 @@ def main(folder: str) -> None:
         return TABLES[found.group(1)](frames, **json.loads(found.group(2)))
 
     text = (HERE / "sk-ll.template.md").read_text()
-    text = re.sub(r"\{\{(\w+) (\{.*?\})\}\}", fill, text, flags=re.S)
+    text = re.sub(r"\{\{(\w+) (\{.*?\})\}\}(?!\})", fill, text, flags=re.S)
     (HERE / "sk-ll.md").write_text(text)
 
 

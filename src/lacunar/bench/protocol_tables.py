@@ -95,11 +95,7 @@ def differences(
         both = table[[first, second]].dropna()
         for problem in [*dict.fromkeys(frame["problem"]), "all"] if by == "problem" else ["all"]:
             part = both if problem == "all" else both[both.index.get_level_values("problem") == problem]
-            # All data sets weigh the same; a seed with some of them missing is left out.
-            by_seed = part.groupby(["seed", "problem"]).mean().unstack("problem").dropna()
-            columns: Any = by_seed
-            left = columns[first].mean(axis="columns") if len(by_seed) else pd.Series(dtype=float)
-            right = columns[second].mean(axis="columns") if len(by_seed) else pd.Series(dtype=float)
+            left, right = _by_seed(part, first, second)
             said, p = _gap(left, right, scale, 1 if scale == 100 else 3)
             if said:
                 rows.append([f"{first} - {second}", meaning, problem, said, len(left)])
@@ -114,6 +110,47 @@ def differences(
         ["difference", "what it is", "data", "points [95 %]" if scale == 100 else "nats [95 %]", "p (Holm)", "seeds"],
         rows,
     )
+
+
+def _by_seed(part: pd.DataFrame, first: str, second: str) -> tuple[pd.Series, pd.Series]:
+    """Two arms by seed; all data sets weigh the same, and a seed with some of them missing is left out."""
+    by_seed: Any = part.groupby(["seed", "problem"]).mean().unstack("problem").dropna()
+    if not len(by_seed):
+        return pd.Series(dtype=float), pd.Series(dtype=float)
+    return by_seed[first].mean(axis="columns"), by_seed[second].mean(axis="columns")
+
+
+def verdicts(
+    frames: Frames, run: str, claims: list[dict[str, str]], measure: str = "score", problems: list[str] | None = None
+) -> str:
+    """What the intervals say of each claim, in words that are written for each outcome beforehand.
+
+    Args:
+        frames: from :func:`lacunar.bench.protocol.collect`.
+        run: name of the run.
+        claims: each with the arms ``first`` and ``second`` and a sentence for ``better``, ``worse`` and ``unclear``:
+            the interval of the difference over all data sets lies above zero, below, or on both sides.
+        measure: the score, or ``"log_loss"``.
+        problems: data sets; all when left out.
+    """
+    frame = _chosen(frames, "rows", run=run, problem=problems)
+    if frame.empty:
+        return NOTHING
+    table = frame.pivot_table(index=["problem", "seed", "rho", "beta"], columns="arm", values=measure)
+    sign, unit = (1, "points") if measure == "score" else (-1, "nats")
+    lines = []
+    for claim in claims:
+        first, second = claim["first"], claim["second"]
+        if first not in table or second not in table:
+            continue
+        left, right = _by_seed(table[[first, second]].dropna(), first, second)
+        if len(left) < 2:
+            continue
+        found = seed_interval(sign * left.to_numpy(float), sign * right.to_numpy(float))
+        outcome = "better" if found.low > 0 else "worse" if found.high < 0 else "unclear"
+        said, _ = _gap(left, right, 100 if sign > 0 else -1, 1 if sign > 0 else 3)
+        lines.append(f"- {claim[outcome]} ({said} {unit}, {len(left)} seeds)")
+    return "\n".join(lines) or NOTHING
 
 
 def conditions(frames: Frames, run: str, arm: str, problem: str, beta: float) -> str:
@@ -157,28 +194,14 @@ def rank_correlation(
         several: only subsets of two or more, which the paper's indicator is about.
         measure: what was realised.
     """
-    frame = _chosen(frames, "indicators", run=run, problem=problems)
-    if frame.empty:
+    taus = _taus(frames, run, problems, several, measure)
+    if taus.empty:
         return NOTHING
-    frame = frame[frame[measure].notna() & (frame["subset"] != "none")]
-    if several:
-        frame = frame[frame["subset"].str.contains("+", regex=False)]
-    sign = -1 if measure.endswith("log_loss") else 1
-    found = []
-    for (problem, rho, seed, indicator), part in frame.groupby(["problem", "rho", "seed", "indicator"]):
-        if len(part) < 2:
-            continue
-        said, real = part["value"].fillna(-np.inf).to_numpy(), sign * part[measure].to_numpy()
-        tau = kendalltau(said, real).statistic
-        # The best of what an indicator prefers; ties are shared.
-        picked = real[said == said.max()].mean()
-        found.append((problem, rho, seed, indicator, 0.0 if np.isnan(tau) else tau, real.max() - picked))
-    taus = pd.DataFrame(found, columns=["problem", "rho", "seed", "indicator", "tau", "regret"])
     wide = taus.groupby(["indicator", "problem", "seed"])[["tau", "regret"]].mean().reset_index()
     present = [problem for problem in problems if problem in set(wide["problem"])]
     base = wide[wide["indicator"] == "utility"].groupby("seed")["tau"].mean()
     rows = []
-    for indicator in dict.fromkeys(frame["indicator"]):
+    for indicator in dict.fromkeys(taus["indicator"]):
         own = wide[wide["indicator"] == indicator]
         cells = [_spread(own.loc[own["problem"] == problem, "tau"], 1, 2) for problem in present]
         by_seed = own.groupby("seed")["tau"].mean()
@@ -187,6 +210,70 @@ def rank_correlation(
             [indicator, *cells, f"{by_seed.mean():.2f}", gap, _spread(own.groupby("seed")["regret"].mean(), 1, 3)]
         )
     return markdown_table(["indicator", *present, "mean tau", "minus utility [95 %]", "regret"], rows)
+
+
+def _taus(frames: Frames, run: str, problems: list[str], several: bool, measure: str) -> pd.DataFrame:
+    """Kendall's tau and regret of each indicator for each data set, share and seed."""
+    columns = ["problem", "rho", "seed", "indicator", "tau", "regret"]
+    frame = _chosen(frames, "indicators", run=run, problem=problems)
+    if frame.empty:
+        return pd.DataFrame(columns=columns)
+    frame = frame[frame[measure].notna() & (frame["subset"] != "none")]
+    if several:
+        frame = frame[frame["subset"].str.contains("+", regex=False)]
+    sign = -1 if measure.endswith("log_loss") else 1
+    found = []
+    for at, part in _parts(frame, ["problem", "rho", "seed", "indicator"]):
+        if len(part) < 2:
+            continue
+        said, real = part["value"].fillna(-np.inf).to_numpy(), sign * part[measure].to_numpy()
+        tau = kendalltau(said, real).statistic
+        # The best of what an indicator prefers; ties are shared.
+        found.append((*at, 0.0 if np.isnan(tau) else tau, real.max() - real[said == said.max()].mean()))
+    return pd.DataFrame(found, columns=columns)
+
+
+def rank_verdict(frames: Frames, run: str, problems: list[str], several: bool = True) -> str:
+    """In words: which indicators rank clearly better or worse than utility, and which cannot be told from it."""
+    taus = _taus(frames, run, problems, several, "realised_log_loss")
+    if taus.empty:
+        return NOTHING
+    by_seed = taus.groupby(["indicator", "problem", "seed"])["tau"].mean().groupby(["indicator", "seed"]).mean()
+    base = by_seed["utility"].to_numpy(float)
+    if len(base) < 2:
+        return NOTHING
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "unclear": []}
+    for indicator in dict.fromkeys(taus["indicator"]):
+        own = by_seed[indicator].to_numpy(float)
+        if indicator == "utility" or len(own) != len(base):
+            continue
+        found = seed_interval(own, base)
+        groups["better" if found.low > 0 else "worse" if found.high < 0 else "unclear"].append(f"`{indicator}`")
+    words = {
+        "better": "ranked clearly better than plain utility",
+        "worse": "ranked clearly worse than plain utility",
+        "unclear": "could not be told from plain utility",
+    }
+    lines = [f"- {', '.join(names) if names else 'No indicator'} {words[kind]}." for kind, names in groups.items()]
+    return "\n".join(lines)
+
+
+def pilot_verdict(frames: Frames, problems: list[str], level: float = 0.8) -> str:
+    """In words: from which n on an indicator picks the best subset at least so often, averaged over data sets."""
+    frame = _chosen(frames, "pilot", problem=problems)
+    if frame.empty:
+        return NOTHING
+    shares = frame.assign(best=frame["best"].astype(float)).groupby(["indicator", "n", "problem"])["best"].mean()
+    complete = frame.groupby("n")["problem"].nunique()
+    sizes = [int(n) for n in complete.index[complete == complete.max()]]
+    lines = []
+    for indicator in dict.fromkeys(frame["indicator"]):
+        mean = shares[indicator].groupby("n").mean()
+        enough = [n for n in sizes if mean[n] >= level]
+        said = f"from n = {enough[0]} on" if enough else f"at no n up to {sizes[-1]}"
+        listing = ", ".join(f"{mean[n]:.2f} at {n}" for n in sizes)
+        lines.append(f"- `{indicator}` finds the best subset in at least {level:.0%} of pilots {said} ({listing}).")
+    return "\n".join(lines)
 
 
 def fairness(frames: Frames, run: str, problem: str, arms: list[str], rho: float, beta: float) -> str:
@@ -289,6 +376,9 @@ def generated(frames: Frames, runs: list[str]) -> str:
 #: What ``{{name {"argument": ...}}}`` in a template may ask for.
 TABLES: dict[str, Callable[..., str]] = {
     "arms": arms,
+    "verdicts": verdicts,
+    "rank_verdict": rank_verdict,
+    "pilot_verdict": pilot_verdict,
     "differences": differences,
     "conditions": conditions,
     "indicator_values": indicator_values,
