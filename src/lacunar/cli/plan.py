@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lacunar.cli.console import say, show_log
-from lacunar.cli.options import make_parser, parse
+from lacunar.cli.options import parse
+from lacunar.cli.plan_options import parser
 from lacunar.errors import ConfigError, LacunarError
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-
     from lacunar.planning.backtest import Backtest
     from lacunar.planning.costs import CostModel
 
@@ -24,83 +24,8 @@ __all__ = ["run"]
 PLAN, PAGE, BACKTEST = "plan.json", "plan.html", "backtest"
 #: Share of the complete samples that a backtest scores by.
 TEST = 0.3
-
-
-def fit_options(
-    max_epochs: int | None = None,
-    batch_size: int | None = None,
-    lr: float | None = None,
-    weight_decay: float | None = None,
-    accelerator: str | None = None,
-    patience: int | None = None,
-) -> dict[str, Any]:
-    """How networks are trained; what is left out is as in lacunar train.
-
-    Args:
-        max_epochs: passes over the training samples
-        batch_size: most samples in a batch
-        lr: highest learning rate
-        weight_decay: of weight matrices
-        accelerator: where to compute: auto, cpu, gpu, mps
-        patience: epochs without a better validation after which to stop
-    """
-    return {name: value for name, value in locals().items() if value is not None}
-
-
-def parser() -> ArgumentParser:
-    """The options of the command."""
-    made = make_parser(
-        "plan", "Which modalities to collect next, how many, and whether generating the rest helps. Writes one page "
-        "for whoever decides and plan.json for whoever checks.",
-    )  # fmt: skip
-    made.add_argument("--config", action="config", help="these options in a YAML file")
-    made.add_argument("--data", type=str, help="the pilot: a YAML description, or the name of a data set (digits)")
-    made.add_argument("--costs", type=str, help="YAML file: a price per cell for each modality, and more if you like")
-    made.add_argument("--budget", type=float | None, default=None, help="what can be spent; this or --target")
-    made.add_argument(
-        "--target", type=float | None, default=None, help="the score to reach, losses negated; this or --budget"
-    )
-    made.add_argument("--out", type=str | None, default=None, help="folder for plan.html and plan.json")
-    made.add_argument(
-        "--model", type=str, default="auto",
-        help="linear (seconds), boosting, default (the network of lacunar train: minutes to hours), "
-        "package.module.function, or auto: linear where every modality is columns, else default",
-    )  # fmt: skip
-    made.add_argument(
-        "--strategy", type=str, default="rehearsal",
-        help="rehearsal, sk-ll, utility-per-cost, even, best-single, random",
-    )  # fmt: skip
-    made.add_argument("--metric", type=str | None, default=None, help="accuracy, log_loss, f1, r2, mae, ...")
-    made.add_argument("--completer", type=str, default="ridge", help="what generates the rest: ridge, knn, mean, ...")
-    made.add_argument("--seeds", type=int, default=5, help="repeats of everything that is measured")
-    made.add_argument("--n_jobs", type=int, default=1, help="models trained at a time")
-    made.add_argument("--top", type=int, default=3, help="how many combinations are rehearsed, all together aside")
-    made.add_argument("--min_gain", type=float, default=0.0, help="the smallest gain worth buying for")
-    made.add_argument("--confidence", type=float, default=0.95, help="coverage of the intervals")
-    made.add_argument("--assurance", type=float, default=0.5, help="how surely a target is to be reached")
-    made.add_argument("--estimator", type=str | None, default=None, help="of the utilities: retrain or amortised")
-    made.add_argument(
-        "--subgroups", type=str | None, default=None,
-        help="attributes to report by, between commas; all of the data's when left out, none for 'none'",
-    )  # fmt: skip
-    made.add_argument("--draws", type=int, default=1000, help="bootstrap draws")
-    made.add_argument("--seed", type=int, default=0, help="of the draws")
-    made.add_argument("--split_seed", type=int, default=0, help="seed of the split, where the data name one")
-    made.add_argument(
-        "--backtest", type=bool, nargs="?", const=True, default=False,
-        help="also try the rules on samples whose values are known: hide some, let each rule buy, and compare",
-    )  # fmt: skip
-    made.add_argument(
-        "--strategies", type=str | None, default=None, help="rules to backtest, between commas; all when left out"
-    )
-    made.add_argument("--available", type=float, default=0.3, help="backtest: share of its samples that is the pilot")
-    made.add_argument(
-        "--backtest_budget", type=float | None, default=None,
-        help="backtest: what each rule spends; when left out the budget in proportion to its smaller pilot",
-    )  # fmt: skip
-    made.add_function_arguments(fit_options, "fit", as_group=True)
-    made.add_argument("--quiet", type=bool, nargs="?", const=True, default=False, help="say only what came out")
-    return made
+#: Complete samples below which a pilot cannot be cut into parts to train, select and score on.
+SMALLEST = 20
 
 
 def run(words: Sequence[str]) -> int:
@@ -114,6 +39,8 @@ def run(words: Sequence[str]) -> int:
     out = None if options.out is None else Path(options.out)
     _check(options, out)
     show_log(options.quiet)
+    # Curves are read far beyond what is bought, to see what would change it; the plan's notes say what concerns it.
+    logging.getLogger("lacunar.planning.curves").setLevel(logging.WARNING)
 
     from lacunar import generation
     from lacunar.planning import strategies
@@ -138,9 +65,7 @@ def run(words: Sequence[str]) -> int:
         "fit": fit, "seeds": options.seeds, "min_gain": options.min_gain, "confidence": options.confidence,
         "top": options.top, "progress": not options.quiet,
     }  # fmt: skip
-    budget = None
-    if options.backtest:
-        budget = options.backtest_budget or _scaled(options, data)
+    budget = _backtest_budget(options, data) if options.backtest else None
     subgroups: Any = _names(options.subgroups)
     if options.subgroups == "none":
         subgroups = False
@@ -160,8 +85,7 @@ def run(words: Sequence[str]) -> int:
         say("", f"plan    {out / PLAN}", f"page    {page}")
     else:
         say("", "Nothing was written. With --out FOLDER there is a page to show and a file to check.")
-    if options.backtest:
-        assert budget is not None
+    if budget is not None:
         try:
             found = _backtest(options, data, costs, budget, rules, out, shared)
         except LacunarError as error:
@@ -202,13 +126,24 @@ def _pilot(data: str, seed: int) -> Any:
     return load_whole(data)
 
 
-def _scaled(options: Any, data: Any) -> float:
-    """The budget for a backtest: as much for each sample of its pilot as the plan has for each of the real one."""
+def _backtest_budget(options: Any, data: Any) -> float:
+    """What each rule spends in a backtest: as much for each sample of its pilot as the plan has for each real one.
+
+    Raises:
+        ConfigError: the pilot of the backtest would be too small to plan from.
+    """
     from lacunar.planning.estimate_pilot import pilot_of
 
     complete = int(pilot_of(data).present.all(dim=1).sum())
     pilot = max(2, round(options.available * (1 - TEST) * complete))
-    return float(f"{options.budget * pilot / max(complete, 1):.3g}")
+    if pilot < SMALLEST:
+        raise ConfigError(
+            f"--backtest: of {complete} complete samples {pilot} would be its pilot, and to plan from takes "
+            f"{SMALLEST}. Raise --available, or leave --backtest out."
+        )
+    if options.backtest_budget is not None:
+        return float(options.backtest_budget)
+    return float(f"{options.budget * pilot / complete:.3g}")
 
 
 def _backtest(
@@ -218,7 +153,9 @@ def _backtest(
     from lacunar.planning.estimate_pilot import describe_pilot, pilot_of
 
     chosen = rules or list(STRATEGIES)
-    asked = {name: str(value) for name, value in shared.items() if name not in ("make_model", "n_jobs", "progress")}
+    asked: dict[str, Any] = {
+        name: str(value) for name, value in shared.items() if name not in ("make_model", "n_jobs", "progress")
+    }
     asked |= {"model": options.model, "available": options.available, "budget": budget, "rules": chosen}
     about = json.dumps([describe_pilot(pilot_of(data)), costs.to_dict(), asked], sort_keys=True)
     key = hashlib.sha256(about.encode()).hexdigest()[:12]

@@ -8,6 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lacunar.training.quiet import wanted
+
 __all__ = ["CellProgress"]
 
 #: Seconds between lines where there is no terminal.
@@ -27,13 +29,7 @@ class CellProgress:
     def __init__(self, text: str, total: int, done: int, progress: bool):
         self.text, self.total, self.before, self.done = text, total, done, done
         self.console = Console(stderr=True)
-        self.shown = progress and total > done
-        if self.shown:
-            from lacunar.training.progress import (
-                wanted,
-            )  # brings Lightning, which workers and estimators can do without
-
-            self.shown = wanted(progress)
+        self.shown = wanted(progress) and total > done
         self.live = self.shown and (self.console.is_terminal or self.console.is_jupyter)
         self._bar: Progress | None = None
 

@@ -87,6 +87,8 @@ def _comparison(plan: Plan) -> list[str]:
 
 
 def _flips(plan: Plan) -> list[str]:
+    if not (plan.candidates["samples"] > 0).any():
+        return []  # nothing could be bought, and the reason says what would have to change
     if not len(plan.flips):
         return ["Nothing within a factor of 16 of a price or the budget changes this.", ""]
     lines = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lacunar.planning.costs import CostModel
 from lacunar.report.page import Block, Column, Drawing, Entries, Row, Section, Table, Text
 from lacunar.report.plan_figures import backtest_figure
-from lacunar.report.plan_words import axis, interval, number, percent, sentence, signed, unlabel
+from lacunar.report.plan_words import axis, each, interval, number, percent, sentence, signed, span, unlabel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,19 +23,20 @@ def backtest_section(found: Backtest, strategy: str) -> Section:
     summary, prices = found.summary, CostModel.read(found.config["costs"])
     trial = found.trials[0]
     text = (
-        f"Of the complete samples {trial['test']:,} were set aside to score by, {trial['pilot']:,} played the pilot, and "
-        f"{trial['pool']:,} were for sale, their values hidden until bought. Each rule spent "
+        f"Of the complete samples {trial['test']:,} were set aside to score by, {trial['pilot']:,} played the pilot, "
+        f"and {trial['pool']:,} were for sale, their values hidden until bought. Each rule could spend "
         f"{prices.amount(found.config['budget'])}; {_times(len(found.trials))}."
     )
     blocks: list[Block] = [Text(text), Text(_said(summary, strategy))]
     drawn = summary[summary["gain"].notna()].fillna({"gain_low": math.nan})
-    said = "; ".join(f"{row.strategy} {signed(row.gain)}" for row in drawn.itertuples())
+    said = "; ".join(f"{row.strategy} {signed(row.gain)}" for row in each(drawn))
     blocks.append(
         Drawing(
             backtest_figure(drawn.reset_index(drop=True), strategy, f"score ({axis(found.metric)})"),
             f"Realised gain of each rule: {said}.",
-            f"Means over {len(found.trials)} repeats with {100 * found.config['confidence']:g} % intervals. Regret is what the "
-            "best known purchase would have gained more; it was found by looking at the outcome. Orange: this plan's rule.",
+            f"Means over {len(found.trials)} repeats with {100 * found.config['confidence']:g} % intervals. Regret: "
+            "what the best known purchase would have gained more, found by looking at the outcome. Orange: this plan's "
+            "rule.",
         )
     )
     columns = [Column("rule", False), Column("bought most often", False), Column("realised gain"), Column("interval")]
@@ -48,13 +49,12 @@ def backtest_section(found: Backtest, strategy: str) -> Section:
         Row(
             [
                 row.strategy, unlabel(row.bought), signed(row.gain), interval(row.gain_low, row.gain_high),
-                number(row.regret), f"{number(row.regret_low)} to {number(row.regret_high)}"
-                if not math.isnan(row.regret_low) else "-", number(row.kendall), percent(row.nothing),
+                number(row.regret), span(row.regret_low, row.regret_high), number(row.kendall), percent(row.nothing),
                 prices.amount(row.cost), f"{row.trainings:,.0f}",
             ],
             mark="best" if row.strategy == strategy else "",
         )
-        for row in summary.itertuples()
+        for row in each(summary)
     ]  # fmt: skip
     blocks.append(Table("Rules in the backtest, best first", columns, rows))
     notes = [*found.notes, *_exhausted(found)]
@@ -69,19 +69,20 @@ def _times(count: int) -> str:
 
 def _said(summary: pd.DataFrame, strategy: str) -> str:
     """The plan's own rule against the others, in one sentence."""
-    lines = summary.set_index("strategy")
-    if strategy not in lines.index:
+    gains: dict[str, float] = dict(zip(summary["strategy"], summary["gain"]))
+    regrets: dict[str, float] = dict(zip(summary["strategy"], summary["regret"]))
+    if strategy not in gains:
         return f"The rule of this plan, {strategy}, was not among them."
-    own = lines.loc[strategy]
-    text = f"This plan's rule, {strategy}, gained {signed(float(own['gain']))} on average"
-    rivals = lines.drop(index=[name for name in (strategy, "oracle") if name in lines.index])
-    if len(rivals):
-        better = rivals[rivals["gain"] > own["gain"]]
-        if len(better):
-            text += f"; {better.index[0]} gained {signed(float(better['gain'].iloc[0]))}"
+    own = gains[strategy]
+    text = f"This plan's rule, {strategy}, gained {signed(own)} on average"
+    rivals = {name: gain for name, gain in gains.items() if name not in (strategy, "oracle")}
+    if rivals:
+        best = max(rivals, key=lambda name: rivals[name])
+        if rivals[best] > own:
+            text += f"; {best} gained {signed(rivals[best])}"
         else:
-            text += f", as much as or more than any other rule (next: {rivals.index[0]}, {signed(float(rivals['gain'].iloc[0]))})"
-    return text + f". Hindsight would have gained {number(float(own['regret']))} more."
+            text += f", no less than any other rule (next: {best}, {signed(rivals[best])})"
+    return text + f". Hindsight would have gained {number(regrets[strategy])} more."
 
 
 def _exhausted(found: Backtest) -> list[str]:

@@ -6,12 +6,12 @@ As in the figures of a run, modalities keep their colour and their order through
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from lacunar.report.figures import _dots_and_plot
 from lacunar.report.style import GRID, INK, PALETTE, new_figure, no_grid, quiet
@@ -27,24 +27,30 @@ _STYLES = ("-", "--", "-.", ":")
 
 
 def candidate_figure(
-    candidates: pd.DataFrame, members: np.ndarray, names: Sequence[str], xlabel: str, margins: Sequence[str] = ()
-) -> Figure:
+    candidates: pd.DataFrame, members: np.ndarray, names: Sequence[str], xlabel: str, margins: Sequence[str] = (),
+    least: float = 0.0,
+) -> Figure:  # fmt: skip
     """Expected gain of each candidate with its interval, beside the modalities that it buys.
 
     Args:
-        candidates: columns ``gain``, ``low``, ``high`` and ``chosen`` (boolean), one row per candidate, K of them.
+        candidates: columns ``gain``, ``low``, ``high``, ``chosen`` (boolean) and ``guess`` (boolean: could not be
+            measured), one row per candidate, K of them.
         members: which modality is in which candidate, boolean, shape ``(K, M)``.
         names: the modalities, M of them.
         xlabel: what the gain is.
         margins: what to write at the right of each row, such as samples and price.
+        least: the smallest gain worth buying for, drawn where it is not zero.
     """
     with quiet():
         _, plot, figure = _dots_and_plot(np.asarray(members), names, 0.27)
         rows = np.arange(len(candidates))
         shade = [CHOSEN if chosen else INK for chosen in candidates["chosen"]]
         plot.axvline(0, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
+        if least > 0:
+            plot.axvline(least, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
         plot.hlines(rows, candidates["low"], candidates["high"], colors=shade, linewidth=2.4, alpha=0.5)
-        plot.scatter(candidates["gain"], rows, s=34, c=shade, zorder=3)
+        face = ["none" if guess else colour for guess, colour in zip(candidates["guess"], shade)]
+        plot.scatter(candidates["gain"], rows, s=34, facecolors=face, edgecolors=shade, zorder=3)
         for row, text in enumerate(margins):
             plot.annotate(
                 text, (1.0, row), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
@@ -58,37 +64,34 @@ def candidate_figure(
 
 def money_figure(
     lines: Mapping[str, tuple[np.ndarray, np.ndarray]], points: pd.DataFrame, xlabel: str, ylabel: str,
-    budget: float | None = None,
+    budget: float | None = None, chosen: str = "",
 ) -> Figure:  # fmt: skip
     """Expected gain against money spent, for the leading candidates.
 
     Args:
-        lines: for each candidate by label the amounts and the gains that they buy; the recommended one first.
+        lines: for each candidate by label the amounts and the gains that they buy.
         points: the purchases that were compared: columns ``label``, ``cost``, ``gain``, ``low``, ``high``.
         xlabel, ylabel: what money and gain are in.
         budget: drawn as a vertical line.
+        chosen: label of what is recommended.
     """
     with quiet():
-        figure = new_figure(2.9)
+        figure = new_figure(3.3)
         axes = figure.subplots()
-        shades = [CHOSEN, *(colour for colour in PALETTE if colour != CHOSEN)]
+        shades = [colour for colour in PALETTE if colour != CHOSEN]
         end = max((float(amounts[-1]) for amounts, _ in lines.values()), default=1.0)
-        known = points.set_index("label")
-        at = sorted(
-            (label for label in lines if label in known.index), key=lambda label: float(known.at[label, "cost"])
-        )
+        known: dict[str, Any] = {str(row["label"]): row for row in points.to_dict("records")}
+        at = sorted((label for label in lines if label in known), key=lambda label: known[label]["cost"])
         for number, (label, (amounts, gains)) in enumerate(lines.items()):
-            shade = shades[number % len(shades)]
-            axes.plot(
-                amounts, gains, _STYLES[number % 4], color=shade, label=label, linewidth=2.2 if not number else 1.5
-            )
-            if label in known.index:
-                row = known.loc[label]
+            shade, width = (CHOSEN, 2.4) if label == chosen else (shades[number % len(shades)], 1.5)
+            style = "-" if label == chosen else _STYLES[number % 4]
+            axes.step(amounts, gains, style, where="post", color=shade, label=label, linewidth=width)
+            if label in known:
+                row = known[label]
                 # Purchases of nearly the same price stand side by side, so that their intervals can be read.
-                shift = (at.index(label) - (len(at) - 1) / 2) * 0.012 * end
-                x = float(row["cost"]) + shift
-                axes.vlines(x, float(row["low"]), float(row["high"]), colors=shade, linewidth=2.4, alpha=0.55)
-                axes.scatter([x], [float(row["gain"])], s=30, color=shade, zorder=4)
+                x = row["cost"] + (at.index(label) - (len(at) - 1) / 2) * 0.012 * end
+                axes.vlines(x, row["low"], row["high"], colors=shade, linewidth=2.4, alpha=0.55)
+                axes.scatter([x], [row["gain"]], s=30, color=shade, zorder=4)
         if budget:
             axes.axvline(budget, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
             axes.annotate(
@@ -99,7 +102,7 @@ def money_figure(
         axes.set_xlim(0, end)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -137,7 +140,7 @@ def learning_figure(
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel="complete samples to learn from", ylabel=score_name)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING
 from lacunar.errors import ConfigError
 from lacunar.report.page import Column, Entries, Page, Row, Section, Table
 from lacunar.report.plan_backtest import backtest_section
-from lacunar.report.plan_sections import (
-    comparison_section,
-    curve_section,
-    fairness_section,
-    flip_section,
-    order_section,
-    rehearsal_section,
-    utility_section,
-    why_section,
-)
+from lacunar.report.plan_measured import curve_section, fairness_section, rehearsal_section, utility_section
+from lacunar.report.plan_sections import comparison_section, flip_section, order_section, why_section
 from lacunar.report.plan_words import headline, sentence, tiles, verdict
 from lacunar.report.write import _write
 

@@ -1,4 +1,4 @@
-"""The sections of a plan's page: why, what it costs, what was compared, what would change it, what was measured."""
+"""The sections of a plan's page about the decision: how sure it is, what to order, what else there was."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from lacunar.planning.result import Plan
 from lacunar.report.page import Block, Column, Drawing, Row, Section, Table, Text
 from lacunar.report.plan_figures import (
     candidate_figure,
-    group_figure,
-    learning_figure,
     money_figure,
-    quality_figure,
 )
 from lacunar.report.plan_words import (
     NOTHING,
+    UNSURE,
     axis,
+    each,
     interval,
     listed,
     number,
     percent,
     rows_of,
-    score,
     sentence,
     signed,
     unlabel,
 )
 
 __all__ = [
-    "comparison_section", "cost_lines", "curve_section", "fairness_section", "flip_section", "order_section",
-    "rehearsal_section", "utility_section", "why_section",
+    "comparison_section", "cost_lines", "flip_section", "order_section", "why_section",
 ]  # fmt: skip
 
 SHOWN = 12
 """Candidates in the figure and in the table; of more the others are listed by name."""
+WORTH = 0.05
+"""Share of the largest gain from which on perfect information is worth a sentence."""
 LINES = 5
 """Candidates whose gain is drawn against money."""
-UNSURE = 0.5
+
+
+_EXTRA = {"per_sample": "finding a sample", "label": "a label"}
 
 
 def why_section(plan: Plan) -> Section:
@@ -48,30 +49,22 @@ def why_section(plan: Plan) -> Section:
     blocks: list[Block] = []
     if plan.reason and not plan.collect_nothing:
         blocks.append(Text(sentence(plan.reason)))
-    if plan.runner_up and plan.p_best < UNSURE and not plan.collect_nothing:
-        row = _row(plan, plan.runner_up)
-        text = (
-            f"Collecting {unlabel(plan.runner_up)} is more likely to gain most ({percent(float(row['p_best']))}), but "
-            "less of its gain is sure. This plan goes by what is sure: the lower end of the interval."
-        )
-        if plan.strategy == "rehearsal" and float(row["p_best"]) > plan.p_best:
-            blocks.append(Text(text, strong=True))
+    others = plan.candidates[plan.candidates["subset"] == plan.runner_up]
+    likelier = len(others) > 0 and float(others.iloc[0]["p_best"]) > plan.p_best
+    if likelier and plan.p_best < UNSURE and plan.strategy == "rehearsal" and not plan.collect_nothing:
+        chance = percent(float(others.iloc[0]["p_best"]))
+        text = f"Judged by what is most likely instead of what is sure, it would be {unlabel(plan.runner_up)}: "
+        blocks.append(Text(f"{text}it gains most with a probability of {chance}.", strong=True))
     elif plan.tied:
-        text = f"With what the pilot shows it cannot be told apart from collecting {listed(map(unlabel, plan.tied), 'or')}."
-        blocks.append(Text(text))
-    if plan.information > 0 and not math.isnan(plan.gain):
-        part = (
-            f" ({plan.information / plan.gain:.0%} of the expected gain)".replace("%", "\u00a0%")
-            if plan.gain > 0
-            else ""
-        )
-        blocks.append(
-            Text(f"Knowing for sure which choice is best before buying would add {number(plan.information)}{part}.")
-        )
-    if plan.collect_nothing and plan.budget:
-        blocks.append(
-            Text("The money is kept. A larger pilot narrows the intervals; see below what would change this.")
-        )
+        others_named = listed(map(unlabel, plan.tied), "or")
+        blocks.append(Text(f"With what the pilot shows it cannot be told apart from collecting {others_named}."))
+    largest = plan.candidates["gain"].max()
+    if plan.information > WORTH * largest:
+        part = f"{plan.information / largest:.0%}".replace("%", "\u00a0%")
+        text = f"Knowing for sure which choice is best before buying would add {number(plan.information)}"
+        blocks.append(Text(f"{text}, {part} of the largest gain."))
+    if plan.collect_nothing and len(_bought(plan)):
+        blocks.append(Text("A larger pilot narrows the intervals; further down stands what would change the answer."))
     return Section("why", "How sure this is", blocks)
 
 
@@ -122,8 +115,7 @@ def comparison_section(plan: Plan) -> Section:
     section = Section("comparison", "What was compared")
     frame = plan.candidates
     compared = frame[(frame["samples"] > 0) | (frame["subset"] == NOTHING)]
-    bought = compared[(compared["samples"] > 0) & compared["gain"].notna()]
-    drawn = bought.head(SHOWN)
+    drawn = _bought(plan).head(SHOWN)
     if len(drawn):
         section.blocks.append(_gains(plan, drawn))
         money = _money(plan, drawn)
@@ -131,26 +123,50 @@ def comparison_section(plan: Plan) -> Section:
             section.blocks.append(money)
     if len(compared) > 1:
         section.blocks.append(_candidates(plan, compared))
+    guessed = [unlabel(str(label)) for label in compared.loc[compared["note"].str.contains("unknown"), "subset"]]
+    if guessed:
+        text = (
+            f"What samples of {listed(guessed, 'or')} are worth could not be told in this pilot, and was taken as "
+            "nothing: they may be better than they look here."
+        )
+        section.blocks.append(Text(text, strong=True))
     left = frame[~frame.index.isin(compared.index)]
-    for note, part in left.groupby("note", sort=False):
+    dear = left["note"].str.startswith("beyond the budget")
+    for note, part in left[~dear].groupby("note", sort=False):
         section.blocks.append(Text(_left_out(str(note), [unlabel(str(label)) for label in part["subset"]])))
+    if dear.any():
+        section.blocks.append(_beyond(plan, left[dear]))
     return section
 
 
+def _bought(plan: Plan) -> pd.DataFrame:
+    """The purchases that a gain is predicted for."""
+    return plan.candidates[(plan.candidates["samples"] > 0) & plan.candidates["gain"].notna()]
+
+
+def _beyond(plan: Plan, left: pd.DataFrame) -> Table:
+    costs = CostModel.read(plan.costs)
+    prices = sorted((costs.smallest(str(label)), str(label)) for label in left["subset"])
+    members = rows_of([label for _, label in prices], plan.names)
+    rows = [Row([unlabel(label), plan.amount(price)], held) for (price, label), held in zip(prices, members)]
+    return Table("Beyond the budget", [Column("collect", False), Column("the smallest purchase costs")], rows)
+
+
 def _gains(plan: Plan, drawn: pd.DataFrame) -> Drawing:
-    table = drawn[["gain", "low", "high"]].assign(chosen=drawn["note"].str.startswith("recommended"))
-    margins = [f"{int(row.samples):,} for {plan.amount(row.cost)}" for row in drawn.itertuples()]
+    chosen, guess = drawn["note"].str.startswith("recommended"), drawn["note"].str.contains("unknown")
+    table = drawn[["gain", "low", "high"]].assign(chosen=chosen, guess=guess)
+    margins = [f"{int(row.samples):,} for {plan.amount(row.cost)}" for row in each(drawn)]
     top = drawn.sort_values("gain", ascending=False).iloc[0]
+    members = np.array(rows_of(list(drawn["subset"]), plan.names))
     return Drawing(
-        candidate_figure(
-            table, np.array(rows_of(list(drawn["subset"]), plan.names)), plan.names, f"expected gain ({axis(plan.metric)})",
-            margins,
-        ),
+        candidate_figure(table, members, plan.names, f"expected gain ({axis(plan.metric)})", margins, plan.min_gain),
         f"Expected gain of {len(drawn)} purchases. Largest: {unlabel(top['subset'])}, {signed(float(top['gain']))} "
         f"({interval(float(top['low']), float(top['high']))}). The table below holds every number.",
-        f"Each row is a purchase: filled dots are what is collected. The line is the {100 * plan.confidence:g} % interval "
-        "of what it gains; right of the dashed line it is better than collecting nothing. "
-        + ("Orange: recommended. " if table["chosen"].any() else "")
+        f"Each row is a purchase: filled dots are what is collected. The line is the {100 * plan.confidence:g} % "
+        "interval of what it gains; right of the dashed line it is better than collecting nothing. "
+        + ("Dotted: the smallest gain worth buying for. " if plan.min_gain > 0 else "")
+        + ("Orange: recommended. " if chosen.any() else "")
+        + ("Hollow: could not be measured, taken as 0. " if guess.any() else "")
         + "At the right: how many samples the money buys.",
     )  # fmt: skip
 
@@ -168,28 +184,19 @@ def _money(plan: Plan, drawn: pd.DataFrame) -> Drawing | None:
         return None
     n, scores = plan.curve["n"].to_numpy(float), plan.curve["score"].to_numpy(float)
     lines = {}
-    for row in leading.itertuples():
+    for row in each(leading):
         least = costs.smallest(str(row.subset))
-        amounts = np.unique(
-            np.concatenate([np.linspace(0, end, 160), [min(least, end), max(min(least, end) - 1e-6, 0)]])
-        )
+        amounts = np.unique(np.append(np.linspace(0, end, 400), min(least, end)))
         counts = np.array([costs.affordable(str(row.subset), float(amount)) for amount in amounts])
         effective = plan.start + max(float(row.quality), 0.0) * counts
-        lines[str(row.subset)] = (amounts, np.interp(effective, n, scores) - np.interp(plan.start, n, scores))
-    points = leading.rename(columns={"subset": "label"})[["label", "cost", "gain", "low", "high"]]
-    currency = costs.currency or "money"
-    shown = {unlabel(label): line for label, line in lines.items()}
-    said = "; ".join(
-        f"{unlabel(str(row.subset))} {signed(row.gain)} for {plan.amount(row.cost)}" for row in leading.itertuples()
-    )
+        gains = np.interp(effective, n, scores) - np.interp(plan.start, n, scores)
+        lines[unlabel(str(row.subset))] = amounts, gains
+    points = leading.assign(label=leading["subset"].map(unlabel))[["label", "cost", "gain", "low", "high"]]
+    first = points["label"].iloc[0] if chosen.any() else ""
+    money = f"spent ({costs.currency})" if costs.currency else "spent"
+    said = "; ".join(f"{row.label} {signed(row.gain)} for {plan.amount(row.cost)}" for row in each(points))
     return Drawing(
-        money_figure(
-            shown,
-            points.assign(label=points["label"].map(unlabel)),
-            f"spent ({currency})",
-            "expected gain",
-            plan.budget,
-        ),
+        money_figure(lines, points, money, "expected gain", plan.budget, first),
         f"Expected gain against money spent: {said}.",
         "What each amount would gain, for the leading purchases; the marks with their intervals are those that were "
         "compared. A curve that flattens says that more of the same is worth little.",
@@ -206,15 +213,15 @@ def _candidates(plan: Plan, compared: pd.DataFrame) -> Table:
         Column("gain per 1,000", hint="expected gain for 1,000 units of money"), Column("note", False),
     ]  # fmt: skip
     rows = []
-    for row, held in zip(compared.itertuples(), rows_of(list(compared["subset"]), plan.names)):
+    for row, held in zip(each(compared), rows_of(list(compared["subset"]), plan.names)):
         chosen = row.note.startswith("recommended")
         note = row.note.removeprefix("recommended").removeprefix(", ")
         rows.append(
             Row(
                 [
                     unlabel(str(row.subset)), f"{int(row.samples):,}", plan.amount(row.cost), number(row.quality),
-                    signed(row.gain), "-" if row.subset == NOTHING else interval(row.low, row.high), percent(row.p_best),
-                    signed(row.gain_per_cost * per), note,
+                    signed(row.gain), "-" if row.subset == NOTHING else interval(row.low, row.high),
+                    percent(row.p_best), signed(row.gain_per_cost * per), note,
                 ],
                 held, "recommended" if chosen else "", "best" if chosen else "",
             )
@@ -227,7 +234,7 @@ def _candidates(plan: Plan, compared: pd.DataFrame) -> Table:
 def _left_out(note: str, labels: list[str]) -> str:
     some = ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
     if note == "not rehearsed":
-        return f"Not compared: {some}. By what the pilot's subsets score alone they promised less."
+        return f"Not compared: {some}. By their own scores in the pilot they promised less for the money."
     return f"Not compared: {some} ({note})."
 
 
@@ -235,17 +242,17 @@ def flip_section(plan: Plan) -> Section:
     """How far prices, budget and the rest can move before something else is recommended."""
     section = Section("flips", "What would change this")
     if not len(plan.flips):
-        if len(plan.candidates) > 1:
+        if (plan.candidates["samples"] > 0).any():
             section.blocks.append(Text("No price, and not the budget, changes it within a factor of 16."))
         return section
     rows = []
-    for flip in plan.flips.itertuples():
+    for flip in each(plan.flips):
         then = "nothing" if flip.to == NOTHING else unlabel(flip.to)
         if flip.what == "threshold":
             rows.append(Row(["Gain that is worth buying for", number(plan.min_gain), number(flip.value), "", then]))
             continue
         what = {
-            "cost": f"Price of {flip.modality}", "budget": "Budget",
+            "cost": f"Price of {_EXTRA.get(flip.modality, flip.modality)}", "budget": "Budget",
             "quality": f"Worth of a sample with {unlabel(flip.modality)}",
         }.get(flip.what, flip.what)  # fmt: skip
         before = flip.value / flip.factor
@@ -269,188 +276,3 @@ def flip_section(plan: Plan) -> Section:
 def _round(value: float) -> float:
     """Three figures of a price that nobody has asked for yet."""
     return float(f"{value:.3g}")
-
-
-def curve_section(plan: Plan) -> Section:
-    """How the score grows with data."""
-    section = Section("curve", "What more data are worth")
-    if not len(plan.curve):
-        return section
-    chosen = plan.candidates[plan.candidates["note"].str.startswith("recommended") & (plan.candidates["samples"] > 0)]
-    then = None
-    if len(chosen) and not math.isnan(chosen.iloc[0]["effective"]):
-        then = plan.start + float(chosen.iloc[0]["effective"])
-    full = "+".join(plan.names)
-    points = plan.points
-    if len(points):
-        points = points[points["subset"] == full]
-    now = f"{plan.start:,.0f} complete samples"
-    text = f"Now there are {now}"
-    if then is not None:
-        text += f"; with the purchase there is as much to learn from as in {then:,.0f}"
-    far = then is not None and len(points) and then > 2 * float(points["n"].max())
-    if far and then is not None:
-        text += f". The curve was measured up to {float(points['n'].max()):,.0f} and is read {then / float(points['n'].max()):.1f} times beyond"
-    blocks: list[Block] = [
-        Text(text + ".", strong=bool(far and then is not None and then > 4 * float(points["n"].max())))
-    ]
-    values = f"from {score(float(plan.curve['score'].iloc[0]), plan.metric)} now"
-    blocks.append(
-        Drawing(
-            learning_figure(plan.curve, points, plan.start, then, axis(plan.metric), plan.target),
-            f"Learning curve of the model with all modalities, {values}"
-            + (f" to {score(plan.score, plan.metric)} after the purchase." if then is not None else "."),
-            f"Dots: models trained on parts of the pilot. The band is the {100 * plan.confidence:g} % interval of the "
-            "curve. A purchase of incomplete samples counts as the complete ones it is worth.",
-        )
-    )
-    section.blocks += blocks
-    return section
-
-
-def rehearsal_section(plan: Plan) -> Section:
-    """How much generating recovers, and whether filling helps."""
-    section = Section("rehearsal", "Does generating the rest help?")
-    frame = plan.rehearsal
-    if not len(frame):
-        return section
-    measured = {"filled", "not_filled", "benefit"} <= set(frame)
-    known = frame[frame["quality"].notna()]
-    if measured:
-        helped = [unlabel(label) for label in frame.loc[frame["arm"] == "filled", "subset"]]
-        text = (
-            "Inside the pilot a part of the complete samples was cut down to what would be bought, the rest was "
-            "generated or left absent, and a model was trained on each. "
-        )
-        if len(helped) == len(frame):
-            text += "Generating the rest was better than leaving it absent for all of them."
-        elif helped:
-            text += (
-                f"Generating the rest helped where {listed(helped, 'or')} was collected; elsewhere it is left absent."
-            )
-        else:
-            text += "For none of them was generating the rest shown to be better than leaving it absent, so it is left absent."
-        section.blocks.append(Text(text))
-    if not len(known):
-        section.blocks.append(
-            Text("More complete samples brought no gain in the pilot that could be told from zero, so that there is "
-                 "nothing that generating could have recovered.", strong=True)
-        )  # fmt: skip
-    else:
-        members = np.array(rows_of(list(known["subset"]), plan.names))
-        said = "; ".join(f"{unlabel(row.subset)} {number(row.quality)}" for row in known.itertuples())
-        section.blocks.append(
-            Drawing(
-                quality_figure(known.reset_index(drop=True), members, plan.names),
-                f"What one sample of each subset is worth, in complete samples: {said}.",
-                "Grey: between as if nothing had been bought (0) and as good as complete samples (1). Lines: intervals.",
-            )
-        )
-    if measured:
-        columns = [
-            Column("collected", False),
-            Column("worth"),
-            Column("interval"),
-            Column("rest generated"),
-            Column("rest absent"),
-        ]
-        columns += [Column("generated minus absent, score"), Column("interval"), Column("so the rest is", False)]
-        rows = [
-            Row(
-                [
-                    unlabel(row.subset), number(row.quality), interval(row.low, row.high), number(row.filled),
-                    number(row.not_filled), signed(row.benefit), interval(row.benefit_low, row.benefit_high),
-                    "generated" if row.arm == "filled" else "left absent",
-                ],
-                held,
-            )
-            for row, held in zip(frame.itertuples(), rows_of(list(frame["subset"]), plan.names))
-        ]  # fmt: skip
-        section.blocks.append(
-            Table("The rehearsal. Worth: complete samples that one such sample amounts to", columns, rows)
-        )
-    return section
-
-
-def fairness_section(plan: Plan) -> Section:
-    """The effect by subgroup, measured."""
-    section = Section("subgroups", "Whom it helps")
-    frame = plan.fairness
-    if frame is None or not len(frame):
-        return section
-    known = frame[frame["gain"].notna()]
-    if len(known):
-        labels = [f"{row.attribute}: {row.group} (n={row.n})" for row in known.itertuples()]
-        said = "; ".join(f"{label} {signed(gain)}" for label, gain in zip(labels, known["gain"]))
-        section.blocks.append(
-            Drawing(
-                group_figure(known.assign(label=labels).reset_index(drop=True), f"measured gain ({axis(plan.metric)})"),
-                f"Measured gain by subgroup: {said}.",
-                "Measured inside the pilot, where the same kind of samples was added to one half of the complete ones: "
-                "the size of the gain is another, its order between subgroups is what to look at.",
-            )
-        )
-    else:
-        section.blocks.append(Text("Every subgroup is too small for a claim: below 30 scored samples.", strong=True))
-    columns = [
-        Column("subgroup", False),
-        Column("n"),
-        Column("before"),
-        Column("after"),
-        Column("gain"),
-        Column("interval"),
-    ]
-    rows = []
-    for row in frame.itertuples():
-        cells = [f"{row.attribute}: {row.group}", f"{row.n:,}"]
-        if math.isnan(row.gain):
-            rows.append(Row([*cells, "-", "-", "-", "no claim below 30"]))
-        else:
-            cells += [score(row.before, plan.metric), score(row.after, plan.metric), signed(row.gain)]
-            rows.append(Row([*cells, interval(row.low, row.high)], mark="worst" if row.high < 0 else ""))
-    section.blocks.append(Table("Score of each subgroup without and with such samples", columns, rows))
-    if plan.gaps is not None and len(plan.gaps):
-        for row in plan.gaps.itertuples():
-            clear = "narrows" if row.high < 0 else "widens" if row.low > 0 else "does not clearly change"
-            section.blocks.append(
-                Text(
-                    f"The largest difference by {row.attribute} {clear}: {number(row.before)} before, {number(row.after)} "
-                    f"after, change {signed(row.change)} ({interval(row.low, row.high)}).", strong=row.low > 0,
-                )
-            )  # fmt: skip
-    return section
-
-
-def utility_section(plan: Plan) -> Section:
-    """What every subset scores by itself in the pilot."""
-    frame = plan.utilities
-    if not len(frame):
-        return Section("utilities", "What each combination scores by itself")
-    columns = [
-        Column("combination", False),
-        Column(axis(plan.metric)),
-        Column("interval"),
-        Column("more than a constant"),
-    ]
-    columns += [Column("trained on"), Column("scored on")]
-    ordered = frame.sort_values("value", ascending=False)
-    rows = [
-        Row(
-            [
-                "no modality" if row.subset == NOTHING else unlabel(row.subset), number(row.value),
-                f"{number(row.low)} to {number(row.high)}", signed(row.gain), f"{row.n_train:,.0f}", f"{row.n_eval:,.0f}",
-            ],
-            held,
-        )
-        for row, held in zip(ordered.itertuples(), rows_of(list(ordered["subset"]), plan.names))
-    ]  # fmt: skip
-    text = "A model for each combination, trained and scored inside the pilot. It chose which purchases to rehearse."
-    if plan.strategy != "rehearsal":
-        text = "A model for each combination, trained and scored inside the pilot."
-    return Section(
-        "utilities", "What each combination scores by itself", [Text(text), Table("Utilities", columns, rows)]
-    )
-
-
-def _row(plan: Plan, label: str) -> pd.Series:
-    return plan.candidates[plan.candidates["subset"] == label].iloc[0]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lacunar.report.page import Tile
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lacunar.planning.result import Plan
 
 __all__ = [
-    "NOTHING", "axis", "headline", "interval", "listed", "percent", "score", "sentence", "signed", "tiles", "unlabel",
-    "verdict",
+    "NOTHING", "UNSURE", "axis", "each", "headline", "interval", "listed", "number", "percent", "rows_of", "score",
+    "sentence", "signed", "span", "tiles", "unlabel", "verdict",
 ]  # fmt: skip
 
 NOTHING = "none"
+UNSURE = 0.5
+"""Probability of being best below which something else is as likely to be better."""
 #: How a metric is called, and whether smaller raw values are better, so that scores carry a minus sign.
 METRICS = {
     "log_loss": ("log-loss", True), "brier": ("Brier score", True), "accuracy": ("accuracy", False),
@@ -37,11 +41,17 @@ def axis(metric: str) -> str:
 
 
 def number(value: float) -> str:
-    """Three figures and a real minus sign; a dash where there is none."""
+    """Some three figures and a real minus sign; a dash where there is none."""
     if math.isnan(value):
         return "-"
-    text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return text.replace("-", "\u2212") if "e" not in text else text
+    size = abs(value)
+    if size >= 100:
+        text = f"{value:,.0f}"
+    elif size >= 0.01:
+        text = f"{value:.2f}" if size >= 1 else f"{value:.3f}"
+    else:
+        text = f"{value:.2g}"
+    return text.replace("-", "\u2212", 1)
 
 
 def score(value: float, metric: str) -> str:
@@ -60,6 +70,11 @@ def signed(value: float) -> str:
 def interval(low: float, high: float) -> str:
     """Both ends with their signs."""
     return "-" if math.isnan(low) else f"{signed(low)} to {signed(high)}"
+
+
+def span(low: float, high: float) -> str:
+    """Both ends of what is no gain."""
+    return "-" if math.isnan(low) else f"{number(low)} to {number(high)}"
 
 
 def percent(share: float) -> str:
@@ -129,6 +144,11 @@ def tiles(plan: Plan) -> list[Tile]:
     if plan.collect_nothing:
         kept = plan.budget is not None and plan.budget > 0
         found.append(Tile("Money kept", plan.amount(plan.budget) if kept and plan.budget else plan.amount(0)))
+        bought = plan.candidates[(plan.candidates["samples"] > 0) & plan.candidates["gain"].notna()]
+        if len(bought):
+            row = bought.sort_values("gain", ascending=False).iloc[0]
+            detail = f"{_confidence(plan)} interval {interval(row['low'], row['high'])}"
+            found.append(Tile(f"Largest gain: {unlabel(row['subset'])}", signed(row["gain"]), detail))
     else:
         limit = f"of {plan.amount(plan.budget)}" if plan.budget is not None else ""
         found.append(Tile("Cost", plan.amount(plan.cost), limit))
@@ -138,7 +158,7 @@ def tiles(plan: Plan) -> list[Tile]:
                     "Expected gain", signed(plan.gain), f"{_confidence(plan)} interval {interval(plan.low, plan.high)}"
                 )
             )
-    if not math.isnan(plan.p_best) and len(plan.candidates) > 1:
+    if not math.isnan(plan.p_best) and (plan.candidates["samples"] > 0).any():
         found.append(Tile("Probability of being best", percent(plan.p_best), _told_apart(plan)))
     if plan.runner_up:
         found.append(Tile("Next best", unlabel(plan.runner_up), second))
@@ -146,7 +166,9 @@ def tiles(plan: Plan) -> list[Tile]:
 
 
 def _told_apart(plan: Plan) -> str:
-    return f"not clear of {listed(map(unlabel, plan.tied), 'or')}" if plan.tied else "of what was compared"
+    if plan.p_best < UNSURE and not plan.collect_nothing and plan.strategy == "rehearsal":
+        return "chosen for the gain that is sure"
+    return f"not told apart from {listed(map(unlabel, plan.tied), 'or')}" if plan.tied else "of what was compared"
 
 
 def _confidence(plan: Plan) -> str:
@@ -155,6 +177,11 @@ def _confidence(plan: Plan) -> str:
 
 def _reason(plan: Plan) -> str:
     return plan.reason or "no purchase is worth its price"
+
+
+def each(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows of a frame, with its columns as attributes."""
+    return iter(frame.itertuples(index=False))
 
 
 def rows_of(labels: Sequence[str], names: Sequence[str]) -> list[list[bool]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
@@ -11,16 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lacunar.training.callbacks import EpochKeeper
+from lacunar.training.quiet import wanted
 
 __all__ = ["TrainingProgress", "wanted"]
 
 #: Seconds between redraws of the bar, and between lines where there is no terminal.
 REDRAW, LINE = 0.2, 15.0
-
-
-def wanted(progress: bool) -> bool:
-    """Whether to show progress; ``LACUNAR_PROGRESS=none`` silences it everywhere."""
-    return progress and os.environ.get("LACUNAR_PROGRESS", "").lower() not in ("none", "0", "off")
 
 
 class TrainingProgress(pl.Callback):

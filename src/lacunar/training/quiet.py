@@ -1,13 +1,14 @@
-"""Lightning without its advice."""
+"""Lightning without its advice, and progress only where it is wanted. Nothing here imports Lightning."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 
-__all__ = ["quiet"]
+__all__ = ["quiet", "wanted"]
 
 #: Advice that does not apply here: the reason stands beside each.
 _ADVICE = (
@@ -38,3 +39,8 @@ def quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels):
                 logger.setLevel(level)
+
+
+def wanted(progress: bool) -> bool:
+    """Whether to show progress; ``LACUNAR_PROGRESS=none`` silences it everywhere."""
+    return progress and os.environ.get("LACUNAR_PROGRESS", "").lower() not in ("none", "0", "off")
