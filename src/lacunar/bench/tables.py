@@ -47,6 +47,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
                     "presence": result["presence"],
                     "data": _data_name(cell),
                     "setting": cell.get("setting", ""),
+                    "variant_of": "" if method == cell["method"] else cell["method"],
                     **{name: result.get(name) for name in COSTS},
                 }
             )

@@ -1,0 +1,175 @@
+"""Everything that a report of a comparison says, as frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from lacunar.bench.statistics import compare, pivot, ranks, record
+from lacunar.bench.store import Store
+from lacunar.bench.tables import collect, modality_scores, refusals, subset_scores
+from lacunar.errors import ConfigError, DataError, did_you_mean
+from lacunar.report.bench_page import BenchFacts, Ranking, Reported
+
+__all__ = ["find", "read_reported"]
+
+#: Taken for the method that others are compared with when none is named, the first that is there.
+REFERENCES = ("MCE", "default", "joint", "Joint")
+_REPORTED = ("short", "title", "source", "note", "numbers")
+
+
+def find(
+    folder: str | Path,
+    against: str | None = None,
+    problems: str = "",
+    reported: str | Path | None = None,
+    confidence: float = 0.95,
+) -> BenchFacts:
+    """Means, differences, ranks and costs of all methods whose results are in a folder.
+
+    Args:
+        folder: of the results.
+        against: the method that the others are compared with; MCE where there is one.
+        problems: a regular expression; only problems that match.
+        reported: a YAML file of numbers that papers report; see :func:`read_reported`.
+        confidence: of the intervals.
+
+    Raises:
+        DataError: no finished cell, or cells that cannot be compared.
+        ConfigError: ``against`` names no method of the results.
+    """
+    everything = collect(folder)
+    results = everything[everything["problem"].map(lambda name: re.search(problems, name) is not None)]
+    if results.empty:
+        known = did_you_mean(problems, everything["problem"].unique())
+        raise ConfigError(f"problems: {problems!r} matches none of the problems.{known}")
+    whole = results[results["variant_of"] == ""]
+    methods = list(dict.fromkeys(whole["method"]))
+    if against is None:
+        against = next((name for name in REFERENCES if name in methods), methods[0])
+    elif against not in methods:
+        raise ConfigError(f"against: unknown method {against!r}.{did_you_mean(against, methods)}")
+    subsets = subset_scores(folder)
+    subsets = subsets[subsets["problem"].isin(results["problem"])]
+    names = results[["problem", "data", "setting"]].drop_duplicates()
+    subsets = subsets.merge(names, on="problem", how="left")
+    modalities = modality_scores(subsets).merge(names, on="problem", how="left")
+    scores = {measure: pivot(whole, measure) for measure in ("mean", "worst")}
+    refused = refusals(folder)
+    return BenchFacts(
+        against=against,
+        confidence=confidence,
+        results=results,
+        means=by_data(results, "mean"),
+        worst=by_data(results, "worst"),
+        settings={name: _by_setting(part) for name, part in _several_settings(results)},
+        subsets=_by(subsets[subsets["subset"] != "none"], "subset"),
+        modalities=_by(modalities, "modality"),
+        differences={measure: compare(frame, against, confidence=confidence) for measure, frame in scores.items()},
+        pairs=compare(scores["mean"], confidence=confidence, resamples=1000),
+        record=record(scores["mean"]),
+        ranking=_ranking(scores["mean"]),
+        cost=_cost(whole, against),
+        refused=refused[refused["problem"].isin(results["problem"]) | ~refused["problem"].isin(everything["problem"])],
+        reported=[] if reported is None else read_reported(reported),
+        seeds=int(whole["seed"].nunique()),
+        versions=_versions(folder),
+    )
+
+
+def by_data(results: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """One row per method, one column per data set: the mean over settings and seeds, and over the data sets.
+
+    A mean over settings is given only where the method has all settings that others have; so is the last column.
+    """
+    problems = results.groupby(["method", "data", "problem"], sort=False)[measure].mean()
+    table = problems.groupby(level=["method", "data"], sort=False).mean().unstack("data")
+    count = problems.groupby(level=["method", "data"], sort=False).size().unstack("data")
+    table = table.where(count == results.groupby("data")["problem"].nunique())
+    order = list(dict.fromkeys(results["method"]))
+    table = table.loc[order, list(dict.fromkeys(results["data"]))]
+    return table.assign(average=table.mean(axis=1, skipna=False))
+
+
+def _several_settings(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    parts = results.groupby("data", sort=False)
+    return [(str(name), part) for name, part in parts if part["setting"].nunique() > 1]
+
+
+def _by_setting(results: pd.DataFrame) -> pd.DataFrame:
+    """Methods by setting: ``(mean, standard deviation over seeds)``, as papers give them."""
+    groups = results.groupby(["method", "setting"], sort=False)["mean"]
+    table = pd.concat({"mean": groups.mean(), "sd": groups.std()}, axis=1).unstack("setting")
+    table = table.swaplevel(axis=1)[list(dict.fromkeys(results["setting"]))]
+    return table.loc[list(dict.fromkeys(results["method"]))]
+
+
+def _by(frame: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
+    """For each data set methods by subset or modality, means over settings and seeds."""
+    tables = {}
+    for name, part in frame.groupby("data", sort=False):
+        table = part.groupby(["method", column], sort=False)["score"].mean().unstack(column)
+        tables[str(name)] = table.loc[list(dict.fromkeys(part["method"])), list(dict.fromkeys(part[column]))]
+    return tables
+
+
+def _ranking(scores: pd.DataFrame) -> Ranking | None:
+    try:
+        found = ranks(scores)
+    except DataError:
+        return None
+    return Ranking(
+        found.average, found.critical, found.p, found.blocks, found.over, found.groups(), found.left_out, found.alpha
+    )
+
+
+def _cost(results: pd.DataFrame, against: str) -> pd.DataFrame:
+    """Per method: score, seconds of training, their ratio to the reference on the same problems and seeds, memory."""
+    seconds = results["fit_seconds"] if "fit_seconds" in results else results["seconds"]
+    table = results.assign(fit=seconds.fillna(results["seconds"]))
+    fit = table.set_index(["problem", "seed", "method"])["fit"].unstack("method")
+    ratio = np.exp(np.log(fit.div(fit[against], axis=0)).mean())
+    groups = table.groupby("method", sort=False)
+    columns = {"score": groups["mean"].mean(), "seconds": groups["fit"].mean(), "ratio": ratio}
+    columns |= {name: groups[name].mean() for name in ("step_mb", "resident_mb") if name in table}
+    return pd.DataFrame(columns).loc[list(dict.fromkeys(results["method"]))]
+
+
+def _versions(folder: str | Path) -> dict[str, str]:
+    found: dict[str, set[str]] = {}
+    for result in Store(folder).results():
+        for name, version in result.get("versions", {}).items():
+            found.setdefault(name, set()).add(version)
+    return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+
+
+def read_reported(path: str | Path) -> list[Reported]:
+    """Numbers that papers report, each table with its source; they are shown in columns of their own.
+
+    The file is a list of tables with ``short`` (a name for a column), ``title``, ``source``, ``note`` (why the numbers
+    are not comparable with ours) and ``numbers``, by method and column.
+
+    Raises:
+        ConfigError: an unknown key, or a table without a source.
+    """
+    content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(content, Sequence):
+        raise ConfigError(f"{path}: expected a list of tables.")
+    return [_reported(table, f"{path}, table {number}") for number, table in enumerate(content, 1)]
+
+
+def _reported(table: Mapping[str, Any], where: str) -> Reported:
+    for key in table:
+        if key not in _REPORTED:
+            raise ConfigError(f"{where}: unknown key {key!r}.{did_you_mean(key, _REPORTED)}")
+    for key in ("short", "title", "source", "numbers"):
+        if not table.get(key):
+            raise ConfigError(f"{where}: expected {key}; a number without it cannot be shown.")
+    numbers = pd.DataFrame.from_dict(table["numbers"], orient="index").astype(float)
+    return Reported(table["short"], table["title"], table["source"], table.get("note", ""), numbers)

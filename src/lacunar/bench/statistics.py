@@ -1,0 +1,266 @@
+"""Which differences between methods would survive other problems and other seeds.
+
+Scores are frames with one row per (problem, seed) and one column per method: what stands in a row was measured on the
+same samples, the same missing cells and the same seed, so that everything here is paired.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from lacunar.errors import ConfigError, DataError
+from lacunar.evaluation.statistics import percentile_interval, seed_interval
+
+__all__ = ["Ranks", "compare", "holm", "pivot", "ranks", "record"]
+
+#: From this many problems on a test takes problems as its units; below, each seed of a problem.
+ENOUGH_PROBLEMS = 6
+#: A method that lacks more than this share of the problems is left out of ranks, instead of those problems.
+MAY_LACK = 0.2
+
+
+def pivot(results: pd.DataFrame, measure: str = "mean") -> pd.DataFrame:
+    """One row per (data, problem, seed), one column per method.
+
+    Args:
+        results: from :func:`lacunar.bench.tables.collect`.
+        measure: what is compared.
+
+    Raises:
+        DataError: methods of a problem and seed were run on different presence tables.
+    """
+    tables = results.groupby(["problem", "seed"])["presence"].nunique()
+    if (tables > 1).any():
+        problem, seed = tables[tables > 1].index[0]
+        raise DataError(
+            f"Problem {problem!r}, seed {seed}: methods were run on different presence tables; run them again."
+        )
+    twice = results.duplicated(["problem", "seed", "method"])
+    if twice.any():
+        row = results[twice].iloc[0]
+        raise DataError(
+            f"Problem {row['problem']!r}, method {row['method']!r}, seed {row['seed']} was run with two configurations "
+            "into one folder. Use a folder for each, or remove the cells that no longer count."
+        )
+    order = list(dict.fromkeys(results["method"]))
+    frame = results.set_index(["data", "problem", "seed", "method"])[measure].unstack("method")
+    return frame[order].astype(float)
+
+
+def holm(p_values: Iterable[float]) -> np.ndarray:
+    """Holm's step-down adjustment; NaN stays NaN and does not count.
+
+    Args:
+        p_values: of a family of tests.
+    """
+    p = np.asarray(list(p_values), dtype=float)
+    adjusted = np.full(p.shape, np.nan)
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    running = 0.0
+    for position, index in enumerate(order):
+        running = max(running, min(1.0, (len(order) - position) * p[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def compare(
+    scores: pd.DataFrame,
+    against: str | None = None,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Paired differences between methods, each on the rows that both have.
+
+    The interval is a bootstrap's that draws data sets, and within each of them seeds: settings of one data set share
+    its samples and come together. It speaks of other data sets like these; with one data set, of other seeds alone.
+    The p value is Wilcoxon's signed-rank test over problems (means over seeds), or over problems and seeds where there
+    are fewer than six problems, adjusted by Holm over all comparisons of the frame.
+
+    Args:
+        scores: from :func:`pivot`.
+        against: compare all others with this method; None compares all pairs.
+        confidence: of the intervals.
+        resamples: of the bootstrap.
+        seed: of the bootstrap; all comparisons share the draws of data sets and seeds where they share rows.
+
+    Returns:
+        One row per comparison: ``method``, ``against``, ``difference``, ``low``, ``high``, ``p`` and ``p_holm``,
+        ``units`` and ``over`` (what the test's units are), ``problems``, ``better``, ``worse``, ``clearly_better``,
+        ``clearly_worse`` (by Student's interval over the seeds of a problem).
+
+    Raises:
+        ConfigError: an unknown method.
+    """
+    methods = list(scores.columns)
+    if against is not None and against not in methods:
+        raise ConfigError(f"against: expected one of {', '.join(methods)}, got {against!r}.")
+    if against is None:
+        pairs = list(itertools.combinations(methods, 2))
+    else:
+        pairs = [(method, against) for method in methods if method != against]
+    rows = []
+    for method, other in pairs:
+        gap = (scores[method] - scores[other]).dropna()
+        if len(gap):
+            rows.append({"method": method, "against": other, **_difference(gap, confidence, resamples, seed)})
+    frame = pd.DataFrame(rows)
+    if len(frame):
+        frame.insert(frame.columns.get_loc("p") + 1, "p_holm", holm(frame["p"]))
+    return frame
+
+
+def _difference(gap: pd.Series, confidence: float, resamples: int, seed: int) -> dict[str, float | int | str]:
+    by_problem = gap.groupby(level="problem", sort=False).mean()
+    over = "problems" if len(by_problem) >= ENOUGH_PROBLEMS else "problems and seeds"
+    units = by_problem if over == "problems" else gap
+    draws = _draws(gap, resamples, seed)
+    low, high = percentile_interval(draws[:, None], confidence)
+    clear = [
+        seed_interval(part.to_numpy(), confidence=confidence) for _, part in gap.groupby(level="problem", sort=False)
+    ]
+    return {
+        # Problems weigh the same, whatever the number of their seeds.
+        "difference": float(by_problem.mean()),
+        "low": float(low[0]),
+        "high": float(high[0]),
+        "p": wilcoxon(units.to_numpy()),
+        "units": len(units),
+        "over": over,
+        "problems": len(by_problem),
+        "better": int((by_problem > 0).sum()),
+        "worse": int((by_problem < 0).sum()),
+        "clearly_better": sum(one.low > 0 for one in clear),
+        "clearly_worse": sum(one.high < 0 for one in clear),
+    }
+
+
+def _draws(gap: pd.Series, resamples: int, seed: int) -> np.ndarray:
+    """Means over problems in resamples of data sets and, within them, of seeds; ``(resamples,)``."""
+    generator = np.random.default_rng([seed, 5])
+    sums, counts = [], []
+    for _, part in gap.groupby(level="data", sort=True):
+        table = part.droplevel("data").unstack("seed")  # (problems, seeds)
+        values = table.to_numpy(float)
+        picked = generator.integers(values.shape[1], size=(resamples, values.shape[1]))
+        chosen = values[:, picked]  # (problems, resamples, seeds)
+        known = np.isfinite(chosen)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = np.where(known, chosen, 0).sum(2) / known.sum(2)
+        sums.append(np.nansum(means, axis=0))
+        counts.append(np.isfinite(means).sum(0))
+    total, count = np.stack(sums), np.stack(counts)  # (data sets, resamples)
+    weight = generator.multinomial(len(total), np.full(len(total), 1 / len(total)), size=resamples).T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (weight * total).sum(0) / (weight * count).sum(0)
+
+
+def wilcoxon(differences: np.ndarray) -> float:
+    """Two-sided p value of the signed-rank test, exact where it can be; 1 when all differences are zero."""
+    if not np.any(differences):
+        return 1.0
+    # Rounding makes ties of what is tied: 1/3 + 1/3 is not 2/3 to the last bit.
+    return float(stats.wilcoxon(np.round(differences, 12), zero_method="pratt").pvalue)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Average ranks of methods, and what difference between them would be more than chance.
+
+    Attributes:
+        average: mean rank of each method, best first; rank 1 is the best.
+        critical: Nemenyi's critical difference: two methods whose mean ranks are nearer cannot be told apart.
+        p: of Friedman's test that all methods are equal, in Iman and Davenport's form.
+        blocks: how many blocks ranks are means over.
+        over: what a block is.
+        left_out: methods without results on too many problems.
+        alpha: level of the critical difference.
+    """
+
+    average: pd.Series
+    critical: float
+    p: float
+    blocks: int
+    over: str
+    left_out: tuple[str, ...] = ()
+    alpha: float = 0.05
+
+    def groups(self) -> list[tuple[str, ...]]:
+        """Largest runs of neighbours that cannot be told apart, of two methods or more."""
+        names, values = list(self.average.index), self.average.to_numpy()
+        found: list[tuple[str, ...]] = []
+        reach = -1
+        for start in range(len(names)):
+            end = int(np.searchsorted(values, values[start] + self.critical, side="right")) - 1
+            if end > start and end > reach:
+                found.append(tuple(names[start : end + 1]))
+                reach = end
+        return found
+
+
+def ranks(scores: pd.DataFrame, alpha: float = 0.05) -> Ranks:
+    """Ranks of the methods in each block, averaged (Demsar 2006).
+
+    A block is a problem, scored by means over seeds, or a problem and a seed where there are fewer than six problems.
+    Only blocks that all methods have count; a method that lacks more than a fifth of the problems is left out first.
+
+    Args:
+        scores: from :func:`pivot`; higher is better.
+        alpha: level of the critical difference.
+
+    Raises:
+        DataError: fewer than two methods or blocks are left.
+    """
+    by_problem = scores.groupby(level="problem", sort=False).mean()
+    lacks = by_problem.isna().mean()
+    kept = [name for name in scores.columns if lacks[name] <= MAY_LACK]
+    left_out = tuple(name for name in scores.columns if name not in kept)
+    complete = by_problem[kept].dropna()
+    over = "problems"
+    if len(complete) < ENOUGH_PROBLEMS:
+        complete, over = scores[kept].dropna(), "problems and seeds"
+    n, k = complete.shape
+    if k < 2 or n < 2:
+        raise DataError(f"Ranks need at least 2 methods and 2 problems that all of them have, got {k} and {n}.")
+    # Equal up to rounding is equal.
+    table = complete.round(12).rank(axis=1, ascending=False)
+    average = table.mean().sort_values(kind="stable")
+    q = stats.studentized_range.ppf(1 - alpha, k, np.inf) / np.sqrt(2)
+    critical = float(q * np.sqrt(k * (k + 1) / (6 * n)))
+    return Ranks(average, critical, _friedman(table.to_numpy()), n, over, left_out, alpha)
+
+
+def _friedman(table: np.ndarray) -> float:
+    """p value of Friedman's test with ties, in the form of Iman and Davenport (an F statistic)."""
+    n, k = table.shape
+    spread = ((table - (k + 1) / 2) ** 2).sum()
+    if spread == 0:
+        return 1.0
+    chi = (k - 1) * n**2 * ((table.mean(0) - (k + 1) / 2) ** 2).sum() / spread
+    left = n * (k - 1) - chi
+    if left <= 1e-12:
+        return 0.0
+    return float(stats.f.sf((n - 1) * chi / left, k - 1, (k - 1) * (n - 1)))
+
+
+def record(scores: pd.DataFrame, methods: Sequence[str] | None = None) -> pd.DataFrame:
+    """How often each method (rows) is better than each other one (columns), by means over the seeds of a problem.
+
+    Args:
+        scores: from :func:`pivot`.
+        methods: which; all when left out.
+    """
+    names = list(scores.columns if methods is None else methods)
+    by_problem = scores[names].groupby(level="problem", sort=False).mean()
+    values = by_problem.to_numpy()
+    with np.errstate(invalid="ignore"):
+        wins = (values[:, :, None] > values[:, None, :] + 1e-12).sum(0)
+    return pd.DataFrame(wins, index=names, columns=names)

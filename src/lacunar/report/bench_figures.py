@@ -1,0 +1,147 @@
+"""Figures of a comparison of methods: pure functions from frames to matplotlib figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from lacunar.report.style import GRID, INK, PALETTE, new_figure, no_grid, quiet
+
+__all__ = ["cost_figure", "critical_difference_figure", "difference_figure", "setting_figure"]
+
+
+def critical_difference_figure(average: pd.Series, critical: float, groups: Sequence[Sequence[str]]) -> Figure:
+    """Methods on a line by their mean rank; a bar joins those that cannot be told apart.
+
+    Args:
+        average: mean rank by method, best first.
+        critical: the critical difference.
+        groups: methods that each bar joins.
+    """
+    names, values = list(map(str, average.index)), average.to_numpy(float)
+    k = len(names)
+    left, right = (k + 1) // 2, k // 2
+    with quiet():
+        figure = new_figure(0.62 + 0.2 * len(groups) + 0.24 * left)
+        axes = figure.add_subplot()
+        no_grid(axes)
+        for side in ("left", "bottom"):
+            axes.spines[side].set_visible(False)
+        axes.set_yticks([])
+        low, high = int(np.floor(values.min())), int(np.ceil(values.max()))
+        high = max(high, low + 1)
+        span = high - low
+        axes.hlines(0, low, high, colors=INK, linewidth=1.0)
+        for tick in range(low, high + 1):
+            axes.vlines(tick, 0, 0.18, colors=INK, linewidth=1.0)
+            axes.annotate(str(tick), (tick, 0.25), ha="center", va="bottom")
+        axes.hlines(1.05, low, low + critical, colors=INK, linewidth=2.2)
+        axes.annotate(f"critical difference {critical:.2f}", (low + critical, 1.05), (4, 0), va="center",
+                      textcoords="offset points")  # fmt: skip
+        depth = 0.35
+        for group in groups:
+            ends = average[list(group)]
+            axes.hlines(-depth, ends.min() - span * 0.006, ends.max() + span * 0.006, colors=PALETTE[0], linewidth=3.4)
+            depth += 0.3
+        for place, (name, value) in enumerate(zip(names, values)):
+            first = place < left
+            row = place if first else k - 1 - place
+            y = -depth - 0.35 - 0.42 * row
+            x = low - 0.04 * span if first else high + 0.04 * span
+            axes.plot([value, value, x], [0, y, y], color=GRID, linewidth=1.0, zorder=0)
+            text = f"{name}  {value:.2f}" if first else f"{value:.2f}  {name}"
+            axes.annotate(text, (x, y), (-3 if first else 3, 0), textcoords="offset points", va="center",
+                          ha="right" if first else "left")  # fmt: skip
+        axes.set_xlim(low - 0.42 * span, high + 0.42 * span)
+        axes.set_ylim(-depth - 0.55 - 0.42 * max(left, right, 1), 1.4)
+        axes.set_xticks([])
+    return figure
+
+
+def difference_figure(differences: pd.DataFrame, against: str, unit: str = "points") -> Figure:
+    """Differences to one method with their intervals, largest first.
+
+    Args:
+        differences: one row per method: ``method``, ``difference``, ``low``, ``high``.
+        against: the method at zero.
+        unit: of the differences.
+    """
+    shown = differences.sort_values("difference", ascending=True, kind="stable").reset_index(drop=True)
+    with quiet():
+        figure = new_figure(0.75 + 0.24 * len(shown))
+        axes = figure.add_subplot()
+        no_grid(axes, "y")
+        rows = np.arange(len(shown))
+        ends = zip(shown["low"].to_numpy(float), shown["high"].to_numpy(float))
+        tint = [PALETTE[0] if low > 0 else PALETTE[4] if high < 0 else INK for low, high in ends]
+        axes.hlines(rows, shown["low"], shown["high"], colors=tint, linewidth=2.4, alpha=0.5)
+        axes.scatter(shown["difference"], rows, s=30, c=tint, zorder=3)
+        axes.axvline(0, color=INK, linewidth=0.9)
+        axes.set_yticks(rows, [str(name) for name in shown["method"]])
+        axes.set_xlabel(f"difference to {against}, {unit}")
+        axes.set_ylim(-0.6, len(shown) - 0.4)
+    return figure
+
+
+def cost_figure(cost: pd.DataFrame, score_name: str = "score") -> Figure:
+    """What a method scores against what its training took.
+
+    Args:
+        cost: one row per method: ``score``, ``seconds``.
+        score_name: what the score is.
+    """
+    known = cost.dropna(subset=["score", "seconds"])
+    with quiet():
+        figure = new_figure(3.4)
+        axes = figure.add_subplot()
+        axes.scatter(known["seconds"], known["score"], s=34, c=PALETTE[0], zorder=3)
+        if len(known) and known["seconds"].min() > 0:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        height = float(known["score"].max() - known["score"].min()) or 1.0
+        taken: list[tuple[float, float]] = []
+        for name, row in known.sort_values("score", ascending=False).iterrows():
+            x, y = float(np.log10(max(row["seconds"], 1e-9))), float(row["score"])
+            # Names of neighbours stand below each other.
+            while any(abs(x - a) < 0.35 and abs(y - b) < 0.045 * height for a, b in taken):
+                y -= 0.045 * height
+            taken.append((x, y))
+            axes.annotate(str(name), (row["seconds"], y), (6, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.margins(x=0.18, y=0.1)
+        axes.set_xlabel("seconds of training, mean over cells")
+        axes.set_ylabel(score_name)
+    return figure
+
+
+def setting_figure(table: pd.DataFrame, score_name: str = "score", most: int = 8) -> Figure:
+    """Scores of methods over the presence settings of one data set.
+
+    Args:
+        table: methods by (setting, ``mean`` or ``sd``).
+        score_name: what the score is.
+        most: how many methods to show, the best by their mean over settings.
+    """
+    means = table.xs("mean", axis=1, level=1)
+    spread = table.xs("sd", axis=1, level=1)
+    best = means.mean(axis=1).sort_values(ascending=False, kind="stable").index[:most]
+    with quiet():
+        figure = new_figure(3.2)
+        axes = figure.add_subplot()
+        no_grid(axes, "x")
+        places = np.arange(means.shape[1])
+        for number, name in enumerate(best):
+            shift = (number - (len(best) - 1) / 2) * 0.09
+            error = spread.loc[name].fillna(0).to_numpy(float)
+            axes.errorbar(
+                places + shift, means.loc[name].to_numpy(float), error, fmt="o", markersize=4.5, linewidth=1.2,
+                color=PALETTE[number % len(PALETTE)], label=str(name),
+            )  # fmt: skip
+        axes.set_xticks(places, [str(setting) for setting in means.columns])
+        axes.set_ylabel(score_name)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+    return figure

@@ -1,0 +1,340 @@
+"""From what a comparison of methods found to its page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from lacunar.report.bench_figures import cost_figure, critical_difference_figure, difference_figure, setting_figure
+from lacunar.report.page import Block, Column, Drawing, Entries, Page, Row, Section, Table, Text, Tile
+
+__all__ = ["BenchFacts", "Ranking", "Reported", "bench_page"]
+
+_NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Mean ranks of methods; see :class:`lacunar.bench.statistics.Ranks`."""
+
+    average: pd.Series
+    critical: float
+    p: float
+    blocks: int
+    over: str
+    groups: Sequence[Sequence[str]]
+    left_out: Sequence[str]
+    alpha: float
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A table of a paper: its numbers are never mixed with what was measured here.
+
+    Attributes:
+        short: heading of its column.
+        title: what is measured, on what.
+        source: the paper.
+        note: why it cannot be compared with the numbers beside it.
+        numbers: methods by column.
+    """
+
+    short: str
+    title: str
+    source: str
+    note: str
+    numbers: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class BenchFacts:
+    """What a comparison found.
+
+    Attributes:
+        against: the method that the others are compared with.
+        confidence: of the intervals.
+        results: one row per cell.
+        means, worst: methods by data set, and ``average``: of the mean and the worst over subsets.
+        settings: for each data set with several settings, methods by (setting, ``mean`` or ``sd``).
+        subsets, modalities: for each data set methods by subset, and by modality (mean over subsets with it).
+        differences: by measure, one row per method: its difference to ``against``.
+        pairs: differences of all pairs.
+        record: how often the row's method beats the column's.
+        ranking: mean ranks; None where there is too little to rank.
+        cost: per method score, seconds, ratio of seconds, memory.
+        refused: problems and methods that refuse them.
+        reported: tables of papers.
+        seeds: how many.
+        versions: of what the results depend on.
+    """
+
+    against: str
+    confidence: float
+    results: pd.DataFrame
+    means: pd.DataFrame
+    worst: pd.DataFrame
+    settings: dict[str, pd.DataFrame]
+    subsets: dict[str, pd.DataFrame]
+    modalities: dict[str, pd.DataFrame]
+    differences: dict[str, pd.DataFrame]
+    pairs: pd.DataFrame
+    record: pd.DataFrame
+    ranking: Ranking | None
+    cost: pd.DataFrame
+    refused: pd.DataFrame
+    reported: list[Reported] = field(default_factory=list)
+    seeds: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def bench_page(facts: BenchFacts, title: str | None = None) -> Page:
+    """The page of a comparison.
+
+    Args:
+        facts: what was found.
+        title: heading.
+    """
+    sections = [
+        _scores_section(facts),
+        _differences_section(facts),
+        _ranks_section(facts),
+        _settings_section(facts),
+        _parts_section("subsets", "Subset by subset", facts.subsets, _SUBSETS),
+        _parts_section("modalities", "Modality by modality", facts.modalities, _MODALITIES),
+        _cost_section(facts),
+        _refused_section(facts),
+        _reported_section(facts),
+        _reading_section(facts),
+    ]
+    cells = len(facts.results[facts.results["variant_of"] == ""])
+    tiles = [
+        Tile("methods", str(len(facts.record))),
+        Tile("data sets", str(facts.results["data"].nunique())),
+        Tile("problems", str(facts.results["problem"].nunique()), "data sets x settings"),
+        Tile("seeds", str(facts.seeds)),
+        Tile("finished cells", str(cells)),
+    ]
+    footer = f"Made by lacunar {facts.versions.get('lacunar', '')}. One file, no network, no script."
+    return Page(title or "Comparison of methods", _verdict(facts), (), tiles, [s for s in sections if s.blocks], footer)
+
+
+def _verdict(facts: BenchFacts) -> str:
+    average = facts.means["average"].dropna()
+    average = average[average.index.isin(facts.record.index)]
+    said = []
+    if len(average):
+        best = average.idxmax()
+        said.append(f"The highest mean over all data sets is {_percent(average[best])}, of {best}.")
+    if facts.ranking is not None:
+        first = str(facts.ranking.average.index[0])
+        near = facts.ranking.average[facts.ranking.average - facts.ranking.average.iloc[0] <= facts.ranking.critical]
+        said.append(f"{first} has the best mean rank, {facts.ranking.average.iloc[0]:.1f}.")
+        if len(near) > 1:
+            others = ", ".join(map(str, near.index[1:]))
+            said.append(f"Ranks alone cannot tell it from {others}.")
+    frame = facts.differences["mean"]
+    if len(frame):
+        above = frame[(frame["low"] > 0)]["method"].tolist()
+        text = ", ".join(above) if above else "none"
+        said.append(f"Above {facts.against} by an interval that leaves zero out: {text}.")
+    return " ".join(said) or "Too little has been run to compare."
+
+
+def _scores_section(facts: BenchFacts) -> Section:
+    text = (
+        "Scores in percent, averaged over seeds and, where a data set has several, over presence settings. The mean is "
+        "over all non-empty subsets of modalities. The highest of a column is marked; that alone says nothing about "
+        "certainty."
+    )
+    blocks: list[Block] = [Text(text), _scores("Mean over subsets", facts.means, facts.reported)]
+    blocks.append(_scores("Worst subset", facts.worst))
+    return Section("scores", "Scores", blocks)
+
+
+def _scores(caption: str, table: pd.DataFrame, reported: Sequence[Reported] = ()) -> Table:
+    columns = [Column("method", False), *(Column(str(name)) for name in table.columns)]
+    columns += [Column(f"reported: {one.short}", hint=f"{one.title}. {one.source}") for one in reported]
+    rows = []
+    for name, row in table.iterrows():
+        cells = [_best(row[column], table[column]) for column in table.columns]
+        for one in reported:
+            known = one.numbers.index.isin([name])
+            cells.append(f"{one.numbers[known].mean(axis=1).iloc[0]:.1f}" if known.any() else "")
+        rows.append(Row([str(name), *cells]))
+    return Table(caption, columns, rows)
+
+
+def _best(value: float, column: pd.Series) -> str:
+    if not np.isfinite(value):
+        return _NOTHING
+    return _percent(value) + (" *" if value >= column.max() - 1e-12 else "")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}" if np.isfinite(value) else _NOTHING
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}" if np.isfinite(value) else _NOTHING
+
+
+def _p(value: float) -> str:
+    return _NOTHING if not np.isfinite(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _differences_section(facts: BenchFacts) -> Section:
+    frame = facts.differences["mean"]
+    if not len(frame):
+        return Section("differences", "Differences")
+    text = (
+        f"Each method minus {facts.against} in points, paired: the same samples, missing cells and seeds. Intervals "
+        f"({100 * facts.confidence:g} %) are of a bootstrap that draws data sets and, within them, seeds. p is "
+        f"Wilcoxon's signed-rank test over {frame['over'].iloc[0]}, adjusted by Holm over the methods. A problem is "
+        "clear where Student's interval over its seeds leaves zero out."
+    )
+    scaled = frame.assign(**{name: 100 * frame[name] for name in ("difference", "low", "high")})
+    shown = "Methods by their difference: blue above, orange below the reference, grey where the interval holds zero."
+    figure = difference_figure(scaled, facts.against)
+    blocks: list[Block] = [Text(text), Drawing(figure, f"Differences to {facts.against} with intervals", shown)]
+    blocks += [
+        _differences(f"{name} over subsets, difference to {facts.against}", table)
+        for name, table in (("Mean", frame), ("Worst", facts.differences["worst"]))
+    ]
+    return Section("differences", f"Differences to {facts.against}", blocks)
+
+
+def _differences(caption: str, frame: pd.DataFrame) -> Table:
+    heads = ["method", "difference", "interval", "p", "p, Holm", "problems", "better", "clearly", "worse", "clearly"]
+    columns = [Column(head, number > 0) for number, head in enumerate(heads)]
+    rows = [
+        Row(
+            [
+                str(row.method), _points(row.difference), f"{_points(row.low)} to {_points(row.high)}", _p(row.p),
+                _p(row.p_holm), str(row.problems), str(row.better), str(row.clearly_better), str(row.worse),
+                str(row.clearly_worse),
+            ]
+        )
+        for row in frame.sort_values("difference", ascending=False, kind="stable").itertuples()
+    ]  # fmt: skip
+    return Table(caption, columns, rows)
+
+
+def _ranks_section(facts: BenchFacts) -> Section:
+    found = facts.ranking
+    if found is None:
+        return Section("ranks", "Ranks")
+    text = (
+        f"Mean ranks over {found.blocks} {found.over}, 1 being the best. Friedman's test that all are equal: p "
+        f"{_p(found.p)}. Bars join methods whose mean ranks differ by no more than Nemenyi's critical difference "
+        f"({found.critical:.2f} at {found.alpha:g}); settings of one data set are not independent, so it is "
+        "somewhat too small."
+    )
+    blocks: list[Block] = [Text(text)]
+    if found.left_out:
+        blocks.append(Text(f"Left out, as they lack too many problems: {', '.join(found.left_out)}."))
+    figure = critical_difference_figure(found.average, found.critical, found.groups)
+    order = ", ".join(f"{name} {value:.2f}" for name, value in found.average.items())
+    blocks.append(Drawing(figure, f"Critical-difference diagram. Mean ranks: {order}"))
+    names = list(facts.record.index)
+    columns = [Column("method", False), *(Column(str(name)) for name in names)]
+    rows = [
+        Row([str(name), *("" if name == other else str(facts.record.loc[name, other]) for other in names)])
+        for name in names
+    ]
+    blocks.append(Table("On how many problems the row's method is better than the column's", columns, rows))
+    return Section("ranks", "Ranks, wins and losses", blocks)
+
+
+def _settings_section(facts: BenchFacts) -> Section:
+    blocks: list[Block] = []
+    for name, table in facts.settings.items():
+        settings = list(dict.fromkeys(table.columns.get_level_values(0)))
+        columns = [Column("method", False), *(Column(str(setting)) for setting in settings)]
+        rows = []
+        for method, row in table.iterrows():
+            cells = []
+            for setting in settings:
+                mean, spread = row[(setting, "mean")], row[(setting, "sd")]
+                cells.append(_percent(mean) + (f" ± {100 * spread:.1f}" if np.isfinite(spread) else ""))
+            rows.append(Row([str(method), *cells]))
+        some = table[table.index.isin(facts.record.index)]
+        figure = setting_figure(some)
+        blocks.append(Drawing(figure, f"{name}: scores by presence setting", "The best methods of this data set."))
+        blocks.append(Table(f"{name}: mean over subsets in percent, ± standard deviation over seeds", columns, rows))
+    return Section("settings", "Setting by setting", blocks)
+
+
+_SUBSETS = "Scores in percent on each subset of modalities, averaged over settings and seeds."
+_MODALITIES = "Mean over the subsets that contain a modality, in percent, averaged over settings and seeds."
+
+
+def _parts_section(anchor: str, title: str, tables: dict[str, pd.DataFrame], text: str) -> Section:
+    blocks: list[Block] = [Text(text)]
+    blocks += [_scores(name, table) for name, table in tables.items()]
+    return Section(anchor, title, blocks)
+
+
+def _cost_section(facts: BenchFacts) -> Section:
+    cost = facts.cost
+    heads = {"score": "mean over subsets", "seconds": "seconds of training", "ratio": f"over {facts.against}"}
+    heads |= {"step_mb": "MB a step makes", "resident_mb": "MB resident, peak"}
+    known = [name for name in heads if name in cost]
+    columns = [Column("method", False), *(Column(heads[name]) for name in known)]
+    shapes = {"score": _percent, "seconds": "{:.1f}".format, "ratio": "{:.2f}".format}
+    rows = [
+        Row([str(name), *(_cell(row[column], shapes.get(column, "{:.0f}".format)) for column in known)])
+        for name, row in cost.iterrows()
+    ]
+    text = (
+        "Means over the finished cells of a method; the ratio is a geometric mean over problems and seeds that both "
+        "have. Seconds hold for the machine that ran the cells, several side by side. References that several methods "
+        "share are not counted. What a step makes is the peak of tensor bytes alive at once in one forward and "
+        "backward pass; the resident peak is of the whole process, data and libraries included."
+    )
+    figure = cost_figure(cost.assign(score=100 * cost["score"]), "mean over subsets, percent")
+    drawing = Drawing(figure, "Score against seconds of training, one dot a method")
+    return Section("cost", "Time and memory", [Text(text), drawing, Table("Cost of each method", columns, rows)])
+
+
+def _cell(value: float, shape) -> str:
+    return shape(value) if value is not None and np.isfinite(value) else _NOTHING
+
+
+def _refused_section(facts: BenchFacts) -> Section:
+    if not len(facts.refused):
+        return Section("refused", "Refused")
+    rows = [Row([row.method, row.problem, str(row.cells), row.why]) for row in facts.refused.itertuples()]
+    columns = [Column("method", False), Column("problem", False), Column("cells"), Column("why", False)]
+    text = "A method that is not defined for some data says so and has no score there: that is not a failure."
+    return Section("refused", "What methods refuse", [Text(text), Table("Refused", columns, rows)])
+
+
+def _reported_section(facts: BenchFacts) -> Section:
+    blocks: list[Block] = []
+    for one in facts.reported:
+        names = list(one.numbers.columns)
+        columns = [Column("method", False), *(Column(str(name)) for name in names)]
+        rows = [
+            Row([str(method), *(_cell(row[name], "{:.2f}".format) for name in names)])
+            for method, row in one.numbers.iterrows()
+        ]
+        blocks.append(Text(f"{one.source}. {one.note}".strip()))
+        blocks.append(Table(f"Reported, not measured here: {one.title}", columns, rows))
+    return Section("reported", "What papers report", blocks)
+
+
+def _reading_section(facts: BenchFacts) -> Section:
+    lines = [
+        "All methods of a seed meet the same split, the same missing cells and the same network where they train one.",
+        "Weights were selected on validation samples. The test samples were scored once for each cell.",
+        "Test samples keep all modalities that they have, so that every subset is scored on the same samples.",
+        "A method with several rows in an ablation appears in ranks as often: read them with that in mind.",
+    ]
+    blocks: list[Block] = [Entries(lines)]
+    if facts.versions:
+        rows = [Row([name, version]) for name, version in facts.versions.items()]
+        blocks.append(Table("Versions", [Column("what", False), Column("version", False)], rows))
+    return Section("reading", "How to read this", blocks)
