@@ -20,7 +20,7 @@ from lacunar.datasets.synthetic import additive, xor
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.planning import retrain
 from lacunar.planning import utilities as module
-from lacunar.planning.amortised import RandomSubsets, random_subsets
+from lacunar.planning.amortised import RandomSubsets, amortised_options, random_subsets
 from lacunar.planning.equal_n import balanced_order, having, rows_for
 from lacunar.planning.estimate_pilot import describe_pilot, joined, make_repeats, pilot_of
 from lacunar.planning.estimate_scoring import METRICS, metric_for, score_constant, score_output
@@ -492,6 +492,15 @@ def test_random_subsets_have_every_size_equally_often():
     torch.testing.assert_close(sizes, torch.full((3,), 1 / 3), atol=0.03, rtol=0)
     single = drawn[:3000][drawn[:3000].sum(1) == 1].float().mean(0)
     torch.testing.assert_close(single, torch.full((4,), 0.25), atol=0.05, rtol=0)
+
+
+def test_one_training_on_all_subsets_is_asked_to_cost_no_more_than_an_ordinary_one():
+    options = amortised_options({"experts": False})
+    assert (options["max_epochs"], options["validate_every"], options["lr"]) == (30, 5, 3e-3)
+    assert isinstance(options["objective"], RandomSubsets) and options["objective"].subsets == 2
+    assert amortised_options({"max_epochs": 2, "lr": 0.1})["max_epochs"] == 2
+    own = {"objective": lc.ModalityDropout(), "max_epochs": 8}
+    assert amortised_options(own) == own
 
 
 def test_random_subsets_train_on_the_loss_of_what_was_drawn():
