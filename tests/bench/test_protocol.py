@@ -1,13 +1,16 @@
 """Cells of the protocol: recipes, resuming, collecting, and the tables of the docs page."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from lacunar.bench import protocol as bench
+from lacunar.bench import protocol_tables as tables
 from lacunar.bench.protocol import collect, read_protocol_recipe, run_protocol_cell
 from lacunar.errors import ConfigError
 
@@ -152,3 +155,52 @@ def test_cells_are_read_back(recipe, tmp_path):
     path = tmp_path / "cells" / f"{cell.key}.json"
     path.write_text(json.dumps({**first, "mark": 1}))
     assert run_protocol_cell(cell, tmp_path)["mark"] == 1
+
+
+def rows_of(scores):
+    """Rows of arms over seeds of one problem, from lists of scores."""
+    table = [
+        {"run": "r", "problem": "p", "rho": 0.1, "beta": 0.1, "seed": seed, "arm": arm, "score": score, "constant": 0.5}
+        for arm, values in scores.items()
+        for seed, score in enumerate(values)
+    ]
+    return {"rows": pd.DataFrame(table)}
+
+
+def test_verdicts_follow_the_intervals():
+    frames = rows_of({"a": [0.80, 0.82, 0.81], "b": [0.70, 0.71, 0.72], "c": [0.70, 0.90, 0.80]})
+    claim = {"better": "A WON", "worse": "A LOST", "unclear": "NOBODY KNOWS"}
+
+    def said(first, second):
+        return tables.verdicts(frames, "r", [{"first": first, "second": second, **claim}])
+
+    assert "A WON (+10.0 [" in said("a", "b")
+    assert "A LOST (-10.0 [" in said("b", "a")
+    assert "NOBODY KNOWS" in said("a", "c")
+    table = tables.differences(frames, "r", [["a", "b", "what it is"]])
+    assert "| a - b | what it is | p | +10.0 [" in table
+
+
+def test_rank_verdict_names_who_is_better():
+    subsets = ["a+b", "a+c", "b+c"]
+    said = {"utility": [1, 3, 2], "good": [1, 2, 3], "bad": [3, 2, 1]}
+    found = [
+        {"run": "r", "problem": "p", "rho": 0.1, "beta": 0.1, "seed": seed, "indicator": name, "subset": subset,
+         "value": value, "realised_log_loss": -number}
+        for seed in range(3)
+        for name, values in said.items()
+        for number, (subset, value) in enumerate(zip(subsets, values))
+    ]  # fmt: skip
+    frames = {"indicators": pd.DataFrame(found)}
+    words = tables.rank_verdict(frames, "r", ["p"])
+    assert "`good` ranked clearly better" in words
+    assert "`bad` ranked clearly worse" in words
+    assert "| good | 1.00" in tables.rank_correlation(frames, "r", ["p"])
+
+
+def test_the_page_can_be_made_from_nothing():
+    text = (Path(__file__).parents[2] / "docs" / "sk-ll.template.md").read_text()
+    blocks = re.findall(r"\{\{(\w+) (\{.*?\})\}\}(?!\})", text, flags=re.S)
+    assert len(blocks) > 20
+    for name, arguments in blocks:
+        assert tables.TABLES[name]({}, **json.loads(arguments)) == tables.NOTHING
