@@ -177,6 +177,8 @@ def test_verdicts_follow_the_intervals():
     assert "A WON (+10.0 [" in said("a", "b")
     assert "A LOST (-10.0 [" in said("b", "a")
     assert "NOBODY KNOWS" in said("a", "c")
+    losses = {"rows": frames["rows"].assign(log_loss=1 - frames["rows"]["score"])}
+    assert "+0.100 [+0.0" in tables.differences(losses, "r", [["a", "b", ""]], measure="log_loss")
     table = tables.differences(frames, "r", [["a", "b", "what it is"]])
     assert "| a - b | what it is | p | +10.0 [" in table
 

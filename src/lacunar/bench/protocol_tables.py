@@ -57,7 +57,7 @@ def _gap(first: pd.Series, second: pd.Series, scale: float = 100, digits: int = 
     if np.allclose(a, b):
         return f"{0:+.{digits}f}", 1.0
     found = seed_interval(a, b)
-    low, high = scale * found.low, scale * found.high
+    low, high = sorted((scale * found.low, scale * found.high))
     return f"{scale * found.value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]", float(found.p_value)
 
 
