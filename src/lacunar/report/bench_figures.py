@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lacunar.report.style import GRID, INK, PALETTE, new_figure, no_grid, quiet
 
@@ -94,28 +94,36 @@ def cost_figure(cost: pd.DataFrame, score_name: str = "score") -> Figure:
         cost: one row per method: ``score``, ``seconds``.
         score_name: what the score is.
     """
-    known = cost.dropna(subset=["score", "seconds"])
+    known = cost.dropna(subset=["score", "seconds"]).sort_values("score", ascending=False, kind="stable")
+    seconds = known["seconds"].to_numpy(float).clip(min=1e-3)
+    scores = known["score"].to_numpy(float)
     with quiet():
-        figure = new_figure(3.4)
+        figure = new_figure(3.8)
         axes = figure.add_subplot()
-        axes.scatter(known["seconds"], known["score"], s=34, c=PALETTE[0], zorder=3)
-        if len(known) and known["seconds"].min() > 0:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-        height = float(known["score"].max() - known["score"].min()) or 1.0
-        taken: list[tuple[float, float]] = []
-        for name, row in known.sort_values("score", ascending=False).iterrows():
-            x, y = float(np.log10(max(row["seconds"], 1e-9))), float(row["score"])
-            # Names of neighbours stand below each other.
-            while any(abs(x - a) < 0.35 and abs(y - b) < 0.045 * height for a, b in taken):
-                y -= 0.045 * height
-            taken.append((x, y))
-            axes.annotate(str(name), (row["seconds"], y), (6, 0), textcoords="offset points", va="center", fontsize=8)
-        axes.margins(x=0.18, y=0.1)
+        axes.scatter(seconds, scores, s=34, c=PALETTE[0], zorder=3)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlim(seconds.min() / 1.15, seconds.max() * (seconds.max() / seconds.min()) ** 0.25 * 1.15)
+        axes.margins(y=0.1)
+        for place, name in zip(_apart(np.log(seconds), scores, list(known.index)), known.index):
+            axes.annotate(str(name), (place[0], place[1]), (6, 0), textcoords="offset points", va="center", fontsize=8)
         axes.set_xlabel("seconds of training, mean over cells")
         axes.set_ylabel(score_name)
     return figure
+
+
+def _apart(x: np.ndarray, y: np.ndarray, names: Sequence[object]) -> list[tuple[float, float]]:
+    """Where names stand beside their dots so that none covers another: each as little below as it must."""
+    wide, high = max(float(np.ptp(x)), 0.3) * 1.3, max(float(np.ptp(y)), 1e-9) * 1.2
+    taken: list[tuple[float, float, float]] = []
+    for left, top, name in zip(x, y, names):
+        right, place = left + wide * 0.013 * len(str(name)), float(top)
+        while any(left < end and start < right and abs(place - level) < 0.05 * high for start, end, level in taken):
+            place -= 0.01 * high
+        taken.append((float(left), float(right), place))
+    return [(float(np.exp(start)), level) for start, _, level in taken]
 
 
 def setting_figure(table: pd.DataFrame, score_name: str = "score", most: int = 8) -> Figure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -209,16 +209,12 @@ def _differences_section(facts: BenchFacts) -> Section:
 def _differences(caption: str, frame: pd.DataFrame) -> Table:
     heads = ["method", "difference", "interval", "p", "p, Holm", "problems", "better", "clearly", "worse", "clearly"]
     columns = [Column(head, number > 0) for number, head in enumerate(heads)]
-    rows = [
-        Row(
-            [
-                str(row.method), _points(row.difference), f"{_points(row.low)} to {_points(row.high)}", _p(row.p),
-                _p(row.p_holm), str(row.problems), str(row.better), str(row.clearly_better), str(row.worse),
-                str(row.clearly_worse),
-            ]
-        )
-        for row in frame.sort_values("difference", ascending=False, kind="stable").itertuples()
-    ]  # fmt: skip
+    rows = []
+    for row in frame.sort_values("difference", ascending=False, kind="stable").to_dict("records"):
+        cells = [str(row["method"]), _points(row["difference"]), f"{_points(row['low'])} to {_points(row['high'])}"]
+        cells += [_p(row["p"]), _p(row["p_holm"])]
+        cells += [str(row[name]) for name in ("problems", "better", "clearly_better", "worse", "clearly_worse")]
+        rows.append(Row(cells))
     return Table(caption, columns, rows)
 
 
@@ -299,14 +295,15 @@ def _cost_section(facts: BenchFacts) -> Section:
     return Section("cost", "Time and memory", [Text(text), drawing, Table("Cost of each method", columns, rows)])
 
 
-def _cell(value: float, shape) -> str:
+def _cell(value: float, shape: Callable[[float], str]) -> str:
     return shape(value) if value is not None and np.isfinite(value) else _NOTHING
 
 
 def _refused_section(facts: BenchFacts) -> Section:
     if not len(facts.refused):
         return Section("refused", "Refused")
-    rows = [Row([row.method, row.problem, str(row.cells), row.why]) for row in facts.refused.itertuples()]
+    names = ("method", "problem", "cells", "why")
+    rows = [Row([str(row[name]) for name in names]) for row in facts.refused.to_dict("records")]
     columns = [Column("method", False), Column("problem", False), Column("cells"), Column("why", False)]
     text = "A method that is not defined for some data says so and has no score there: that is not a failure."
     return Section("refused", "What methods refuse", [Text(text), Table("Refused", columns, rows)])

@@ -111,10 +111,11 @@ def headline(plan: Plan) -> str:
 
 def verdict(plan: Plan) -> str:
     """The recommendation in one sentence, with what is expected of it and how sure it is."""
-    asked = f"With {plan.amount(plan.budget)}" if plan.budget is not None else f"To reach {number(plan.target or 0.0)}"
+    asked = f"With {plan.amount(plan.budget)}" if plan.budget is not None else ""
+    if plan.target is not None:
+        asked = f"To reach {metric_name(plan.metric)} {score(plan.target, plan.metric)}"
     if plan.collect_nothing:
-        lead = asked if plan.target is None else f"For a score of {number(plan.target)}"
-        return f"{lead}, collect nothing: {_reason(plan)}."
+        return f"{asked}, collect nothing: {_reason(plan)}."
     what = listed((f"{samples:,} new samples with {listed(names)}" for names, samples in plan.blocks), "and")
     text = f"{asked}, collect {what}, for {plan.amount(plan.cost)}"
     if not math.isnan(plan.gain):
