@@ -27,6 +27,7 @@ from lacunar.memory import peak_bytes
 from lacunar.models.blend import Blend
 from lacunar.models.defaults import default_model
 from lacunar.models.multimodal import MultimodalModel
+from lacunar.models.references import References
 from lacunar.objectives import Objective, get
 from lacunar.objectives.mce import MCE
 from lacunar.training.fit import fit
@@ -35,7 +36,7 @@ from lacunar.training.options import default_batch_size
 from lacunar.training.references import references
 from lacunar.training.sampler import derive_seed
 
-__all__ = ["make_objective", "run_cell"]
+__all__ = ["limited", "make_objective", "prepare", "run_cell"]
 
 #: Intervals of a comparison are over seeds and problems; those over test samples are for single tables.
 BOOTSTRAP = 0
@@ -55,7 +56,7 @@ def run_cell(cell: Cell, folder: str | Path, threads: int = 1) -> dict[str, Any]
     store = Store(folder)
     if store.has(cell.key):
         return store.read(cell.key)
-    with store.alone(cell.key), _limited(threads):
+    with store.alone(cell.key), limited(threads):
         if not store.has(cell.key):  # another process may have been faster
             store.note(cell.key, "begun")
             about, result = _run(cell, store)
@@ -65,7 +66,7 @@ def run_cell(cell: Cell, folder: str | Path, threads: int = 1) -> dict[str, Any]
 
 
 @contextlib.contextmanager
-def _limited(threads: int) -> Iterator[None]:
+def limited(threads: int) -> Iterator[None]:
     """So many threads in all libraries, and no parallel work within the cell."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -140,16 +141,8 @@ def _train_and_score(
         return evaluate(peer, data.test, bootstrap=BOOTSTRAP), {}, facts
     objective = make_objective(plan)
     start = time.perf_counter()
-    shared = None
-    if objective is None or objective.needs_references:
-        # Cells of one seed share them: the second one waits for the first instead of making them again.
-        with store.alone(f"references-{data.presence.hash[:16]}"):
-            shared = references(
-                data.train, seed=cell.seed, cache=store.path / "references", **plan.get("references", {})
-            )
+    shared, model = prepare(objective, plan, data, cell.seed, store)
     waited = time.perf_counter() - start
-    torch.manual_seed(cell.seed if "model" in plan else derive_seed(cell.seed, "setup"))
-    model = default_model(data.train, **plan.get("model", {}))
     run = fit(data, model, objective, seed=cell.seed, references=shared, progress=False, **plan.get("fit", {}))
     table = evaluate(run.model, data.test, bootstrap=BOOTSTRAP, references=shared)
     variants = {}
@@ -171,6 +164,20 @@ def _train_and_score(
     # Last: the model is of no use after it.
     facts["step_mb"] = _step_megabytes(run.objective, model, data, plan.get("fit", {}))
     return table, variants, facts
+
+
+def prepare(
+    objective: Objective | None, plan: Mapping[str, Any], data: Splits, seed: int, store: Store
+) -> tuple[References | None, MultimodalModel]:
+    """The references that a method needs, or None, and the untrained model, the same for all methods of a seed."""
+    shared = None
+    if objective is None or objective.needs_references:
+        # Cells of one seed share them: the second one waits for the first instead of making them again.
+        with store.alone(f"references-{data.presence.hash[:16]}"):
+            cache = store.path / "references"
+            shared = references(data.train, seed=seed, cache=cache, **plan.get("references", {}))
+    torch.manual_seed(seed if "model" in plan else derive_seed(seed, "setup"))
+    return shared, default_model(data.train, **plan.get("model", {}))
 
 
 def _step_megabytes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -106,8 +106,9 @@ def _by_setting(results: pd.DataFrame) -> pd.DataFrame:
     """Methods by setting: ``(mean, standard deviation over seeds)``, as papers give them."""
     groups = results.groupby(["method", "setting"], sort=False)["mean"]
     table = pd.concat({"mean": groups.mean(), "sd": groups.std()}, axis=1).unstack("setting")
-    table = table.swaplevel(axis=1)[list(dict.fromkeys(results["setting"]))]
-    return table.loc[list(dict.fromkeys(results["method"]))]
+    order = pd.MultiIndex.from_product([list(dict.fromkeys(results["setting"])), ["mean", "sd"]])
+    table = cast(pd.DataFrame, table).swaplevel(axis=1)
+    return table.reindex(index=list(dict.fromkeys(results["method"])), columns=order)
 
 
 def _by(frame: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -63,8 +63,8 @@ def _write(path: Path, text: str) -> None:
 
 def _frames(facts: BenchFacts) -> dict[str, pd.DataFrame]:
     def stacked(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-        long = {name: table.rename_axis(columns="of").stack().rename("score") for name, table in tables.items()}
-        return pd.concat(long, names=["data"]).to_frame()
+        long = {name: table.rename_axis(columns="of").stack() for name, table in tables.items()}
+        return pd.DataFrame({"score": pd.concat(long, names=["data"])})
 
     frames = {
         "cells": facts.results.set_index("problem"),
@@ -93,7 +93,7 @@ def _latex_tables(facts: BenchFacts) -> dict[str, str]:
         "worst": latex(100 * facts.worst, "Worst subset, in percent."),
     }
     for number, (name, table) in enumerate(facts.settings.items(), 1):
-        means = 100 * table.xs("mean", axis=1, level=1)
+        means = 100 * cast(pd.DataFrame, table.xs("mean", axis=1, level=1))
         tables[f"settings-{number}"] = latex(means, f"{name}: mean over subsets in percent, by presence setting.")
     frame = facts.differences["mean"]
     if len(frame):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -134,8 +135,8 @@ def setting_figure(table: pd.DataFrame, score_name: str = "score", most: int = 8
         score_name: what the score is.
         most: how many methods to show, the best by their mean over settings.
     """
-    means = table.xs("mean", axis=1, level=1)
-    spread = table.xs("sd", axis=1, level=1)
+    means = cast(pd.DataFrame, table.xs("mean", axis=1, level=1))
+    spread = cast(pd.DataFrame, table.xs("sd", axis=1, level=1))
     best = means.mean(axis=1).sort_values(ascending=False, kind="stable").index[:most]
     with quiet():
         figure = new_figure(3.2)

@@ -126,8 +126,7 @@ def _verdict(facts: BenchFacts) -> str:
     average = average[average.index.isin(facts.record.index)]
     said = []
     if len(average):
-        best = average.idxmax()
-        said.append(f"The highest mean over all data sets is {_percent(average[best])}, of {best}.")
+        said.append(f"The highest mean over all data sets is {_percent(average.max())}, of {average.idxmax()}.")
     if facts.ranking is not None:
         first = str(facts.ranking.average.index[0])
         near = facts.ranking.average[facts.ranking.average - facts.ranking.average.iloc[0] <= facts.ranking.critical]
