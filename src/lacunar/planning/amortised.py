@@ -28,7 +28,7 @@ __all__ = ["AmortisedCell", "RandomSubsets", "amortised_options", "train_amortis
 #: sample and step from one encoder pass cost up to a third more, so fewer epochs are run, and the validation over all
 #: subsets, which takes most of an ordinary epoch at six modalities, comes less often.
 SUBSETS, EPOCHS, VALIDATE_EVERY = 2, 0.75, 5
-#: Each subset is seen in few steps: at the usual rate of 1e-3 single modalities stay under-trained, and the gaps between
+#: Each subset is seen in few steps: at the usual 1e-3 single modalities stay under-trained, and the gaps between
 #: subsets too small.
 RATE = 3e-3
 
