@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,16 @@ def run(words: Sequence[str]) -> int:
     """Plan, print the plan, write page and JSON; on request backtest."""
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # models of the user's own lie where the command is run
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        return _run(words)
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"lacunar: {message}", file=sys.stderr)
+
+
+def _run(words: Sequence[str]) -> int:
     options = parse(parser(), words)
     for name, example in (("data", "patients.yaml"), ("costs", "costs.yaml")):
         if not getattr(options, name):

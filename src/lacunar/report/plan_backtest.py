@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lacunar.planning.costs import CostModel
 from lacunar.report.page import Block, Column, Drawing, Entries, Row, Section, Table, Text
 from lacunar.report.plan_figures import backtest_figure
-from lacunar.report.plan_words import axis, each, interval, number, percent, sentence, signed, span, unlabel
+from lacunar.report.plan_words import axis, each, interval, number, percent, sentence, signed, unlabel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ def backtest_section(found: Backtest, strategy: str) -> Section:
     )
     columns = [Column("rule", False), Column("bought most often", False), Column("realised gain"), Column("interval")]
     columns += [
-        Column("regret"), Column("interval"),
+        Column("regret"),
         Column("rank correlation", hint="Kendall's tau over subsets: what the rule goes by against the realised gain"),
         Column("bought nothing"), Column("spent"), Column("models trained"),
     ]  # fmt: skip
@@ -49,8 +49,8 @@ def backtest_section(found: Backtest, strategy: str) -> Section:
         Row(
             [
                 row.strategy, unlabel(row.bought), signed(row.gain), interval(row.gain_low, row.gain_high),
-                number(row.regret), span(row.regret_low, row.regret_high), number(row.kendall), percent(row.nothing),
-                prices.amount(row.cost), f"{row.trainings:,.0f}",
+                number(row.regret), number(row.kendall), percent(row.nothing), prices.amount(round(row.cost)),
+                f"{row.trainings:,.0f}",
             ],
             mark="best" if row.strategy == strategy else "",
         )

@@ -199,7 +199,8 @@ def _money(plan: Plan, drawn: pd.DataFrame) -> Drawing | None:
         money_figure(lines, points, money, "expected gain", plan.budget, first),
         f"Expected gain against money spent: {said}.",
         "What each amount would gain, for the leading purchases; the marks with their intervals are those that were "
-        "compared. A curve that flattens says that more of the same is worth little.",
+        "compared. A mark is the mean over all draws of the curve and may lie off its line, which is the best fit. "
+        "Where a line flattens, more of the same is worth little.",
     )
 
 
