@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import platform
+import textwrap
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from benchmarks.measure import Figure, Options
 
-__all__ = ["machine", "page"]
+__all__ = ["machine", "page", "picks_section"]
+
+#: What ``python -m benchmarks.picks`` found, where the documents keep it.
+PICKS = Path(__file__).parents[1] / "docs" / "results" / "picks.csv"
 
 ABOUT = """\
 # Benchmarks
 
 `make bench` (or `python -m benchmarks`) measures everything below in one run and writes this page; one benchmark alone
-runs with `python -m benchmarks step` (also `modalities`, `evaluation`, `bounded`). All figures are ratios within the
-run: the alternatives run in turn (A B C, C B A, ...) after a warm-up, a training step being forward, backward and
-optimiser, and the table gives the median over the rounds of the ratio within a round, with its quartiles. Everything
-runs on the processor.
+runs with `python -m benchmarks step` (also `modalities`, `evaluation`, `bounded`, `utilities`). All figures are ratios
+within the run: the alternatives run in turn (A B C, C B A, ...) after a warm-up, a training step being forward,
+backward and optimiser, and the table gives the median over the rounds of the ratio within a round, with its quartiles.
+Everything runs on the processor.
 
 What is compared:
 
@@ -36,6 +41,14 @@ Memory is the peak of the bytes of all tensors that a step makes and that live a
 operation; weights, optimiser state and the batch are there before and are not counted, nor is scratch space inside a
 kernel.
 """
+
+ABOUT_PICKS = """\
+`{command}`. The reference is a table of `retrain` utilities (log-loss) over {cuts} cuts of the data; against it stand
+{repeats} repeats of `amortised`, each one model on a cut of its own that the reference has not seen. A repeat agrees at
+a size when the subset that it ranks first there has a reference utility within one standard error (of the mean over the
+cuts) of the best one's. *Tied* is how many subsets of the size lie within that. *Retrained once* is how many single
+repeats of the reference itself, each with a model for every subset, agree with the mean of all of them, which they are
+part of."""
 
 
 def machine(options: Options, before: str, after: str) -> str:
@@ -63,4 +76,28 @@ def page(figures: Sequence[Figure], where: str) -> str:
             spread = f"{figure.low:.2f} to {figure.high:.2f}" if figure.high > figure.low else ""
             lines.append(f"| {figure.name} | **{figure.value:.2f}** | {spread} | {target} | {figure.verdict} |")
         lines += ["", *(f"- *{figure.name}*: {figure.note}" for figure in own if figure.note), ""]
+    if PICKS.exists():
+        lines += picks_section(pd.read_csv(PICKS, dtype={"size": str}, keep_default_na=False))
     return "\n".join(lines)
+
+
+def picks_section(found: pd.DataFrame) -> list[str]:
+    """The table of :func:`benchmarks.picks.agreement`, in Markdown."""
+    whole = found[found["size"] == "every"].set_index("data")
+    reached = ", ".join(f"{name} {row.agree} of {row.repeats}" for name, row in whole.iterrows())
+    first = found.iloc[0]
+    command = f"python -m benchmarks.picks --out results/picks --epochs {first.epochs}"
+    words = ABOUT_PICKS.format(command=command, cuts=first.reference_repeats, repeats=first.repeats)
+    columns = ("data", "size", "amortised agrees", "retrained once", "best (standard error)", "tied", "picked")
+    lines = [
+        "## Does the amortised table pick what retraining would?", "", *textwrap.wrap(words, 120), "",
+        f"At every size at once: {reached}. Asked for: 9 of 10.", "",
+        f"| {' | '.join(columns)} |", "|---" * len(columns) + "|",
+    ]  # fmt: skip
+    for row in found[found["size"] != "every"].itertuples():
+        lines.append(
+            f"| {row.data} | {row.size} | **{row.agree} of {row.repeats}** | {row.reference_agrees} of "
+            f"{row.reference_repeats} | {row.best}: {float(row.utility):.3f} ({float(row.standard_error):.3f}) | "
+            f"{int(float(row.tie))} of {row.subsets} | {row.picks} |"
+        )
+    return [*lines, ""]

@@ -3,12 +3,16 @@
 import importlib
 import math
 
+import numpy as np
 import pytest
 import torch
 from benchmarks.__main__ import ALL
 from benchmarks.measure import Figure, Options, interleave, peak_bytes
-from benchmarks.page import machine, page
+from benchmarks.page import machine, page, picks_section
+from benchmarks.picks import agreement
 from benchmarks.worlds import Dense, EveryPair, iemocap, iemocap_model, light, light_model, mce
+
+from lacunar.planning.utility_table import UtilityTable
 
 TOY = Options(rounds=2, toy=True)
 
@@ -76,6 +80,25 @@ def test_peak_counts_what_the_backward_pass_keeps():
         y.sum().backward()
 
     assert peak_bytes(run, warm_up=0) >= 6 * 4000
+
+
+def test_picks_are_counted_at_each_size_and_at_all():
+    # The best pair is a+b; a+c lies within its standard error of .1, b+c does not. Of the single ones only a is good.
+    wanted = np.array([[0, 0.5, 0.3, 0.6, 0.1, 0.55, 0.2, 0.7]]) + np.array([[-0.1], [0.1]])
+    reference = UtilityTable(("a", "b", "c"), wanted, "log_loss")
+    drawn = np.zeros((3, 8))
+    drawn[:, 1] = drawn[:, 3] = 1  # agrees everywhere
+    drawn[1, 5] = 2  # a+c is as good
+    drawn[2, 6] = 2  # b+c is not
+    found = agreement("toy", reference, UtilityTable(("a", "b", "c"), drawn, "log_loss"), epochs=4).set_index("size")
+    assert found["agree"].to_dict() == {"1": 3, "2": 2, "every": 2}
+    assert found.loc["2", ["best", "tie", "standard_error", "picks"]].tolist() == [
+        "a+b", 2, 0.1, "a+b (1), a+c (1), b+c (1)",
+    ]  # fmt: skip
+    assert (found["reference_agrees"] == 2).all()
+    text = "\n".join(picks_section(found.reset_index().assign(size=lambda frame: frame["size"])))
+    assert "toy 2 of 3" in text
+    assert "| toy | 2 | **2 of 3** | 2 of 2 | a+b: 0.600 (0.100) | 2 of 3 |" in text
 
 
 def test_a_verdict_needs_a_target():

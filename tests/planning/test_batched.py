@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
-from joblib.externals import cloudpickle
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
@@ -185,7 +186,7 @@ def test_repeats_are_grouped_by_the_number_of_models(monkeypatch):
 
 def test_it_is_the_same_in_another_process():
     cell = BatchedCell({"a": cells(vectors(2, 40, missing=0.0), {**FIT, "max_epochs": 1}, make=lc.default_model)})
-    sent = train_batched(cloudpickle.loads(cloudpickle.dumps(cell)))[0]["subsets"]
+    sent = train_batched(pickle.loads(pickle.dumps(cell)))[0]["subsets"]
     for one, other in zip(train_batched(cell)[0]["subsets"], sent):
         np.testing.assert_array_equal(items(one), items(other))
 

@@ -1,0 +1,113 @@
+"""Whether the amortised estimator picks the subsets that retraining would: ``python -m benchmarks.picks``.
+
+The reference is one table of ``retrain`` utilities over five cuts of the data. Against it stand ten repeats of
+``amortised``, each from one model on a cut of its own that the reference has not seen. A repeat agrees when, at every
+size, the subset it ranks first has a reference utility within one standard error of the best of that size, the
+standard error being that of the best one's mean over the five cuts. Finished trainings are kept, so that the same
+command goes on after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import lacunar as lc
+from lacunar import datasets
+from lacunar.data.dataset import MultimodalDataset
+from lacunar.planning.utility_table import UtilityTable
+
+__all__ = ["agreement", "load", "measure"]
+
+DATA = ("mfeat:fou+zer+mor", "mfeat", "htad", "tcga_brca")
+#: The cuts of the reference; those of the amortised repeats are 0, 1, ...
+REFERENCE = (100, 101, 102, 103, 104)
+
+
+def load(name: str) -> MultimodalDataset:
+    """A data set by its name, or some modalities of it: ``mfeat:fou+zer``."""
+    base, _, chosen = name.partition(":")
+    data = datasets.load(base)
+    assert isinstance(data, MultimodalDataset)
+    return data.only(chosen.split("+")) if chosen else data
+
+
+def measure(name: str, repeats: int, epochs: int, n_jobs: int, out: Path) -> tuple[UtilityTable, UtilityTable]:
+    """The reference table and the table of the amortised repeats, from the folder or computed."""
+    data, place = load(name), out / name.replace(":", "-")
+    options: dict[str, Any] = {"metric": "log_loss", "fit": {"max_epochs": epochs}, "n_jobs": n_jobs}
+    quick = lc.utilities(data, estimator="amortised", seeds=list(range(repeats)), out=place / "amortised", **options)
+    slow = lc.utilities(data, estimator="retrain", seeds=list(REFERENCE), out=place / "retrain", **options)
+    return slow, quick
+
+
+def agreement(name: str, reference: UtilityTable, repeats: UtilityTable, epochs: int) -> pd.DataFrame:
+    """How often the subset that a repeat ranks first is as good as the best of its size.
+
+    Args:
+        name: of the data.
+        reference: utilities over several cuts.
+        repeats: one row for each repeat that is judged.
+        epochs: of an ordinary training, for the record.
+
+    Returns:
+        One row per size below the full set and one, ``every``, for all of them in one repeat: how many repeats
+        ``agree``, of how many; the best subset, its utility and standard error, how many subsets ``tie`` with it
+        within that; how many repeats of the reference, which trains 2^M - 1 models in each, agree with the mean of all
+        of them; and what the repeats picked.
+    """
+    lattice, mean = reference.lattice, reference.mean
+    error = reference.values.std(axis=0, ddof=1) / np.sqrt(len(reference.values))
+    sizes = range(1, lattice.M)
+    rows, hits, own_hits = [], [], []
+    for size in sizes:
+        codes = np.array([code for code in lattice.subsets if code.bit_count() == size])
+        best = codes[np.nanargmax(mean[codes])]
+        good = {int(code) for code in codes if mean[best] - mean[code] <= error[best]}
+        picks = [int(codes[np.nanargmax(row[codes])]) for row in repeats.values]
+        own = [int(codes[np.nanargmax(row[codes])]) for row in reference.values]
+        hits.append([pick in good for pick in picks])
+        own_hits.append([pick in good for pick in own])
+        counts = pd.Series(picks).value_counts()
+        rows.append({
+            "data": name, "size": str(size), "agree": sum(hits[-1]), "repeats": len(picks), "subsets": len(codes),
+            "tie": len(good), "best": lattice.label(int(best)), "utility": round(float(mean[best]), 4),
+            "standard_error": round(float(error[best]), 4), "reference_agrees": sum(own_hits[-1]),
+            "reference_repeats": len(own), "epochs": epochs,
+            "picks": ", ".join(f"{lattice.label(int(code))} ({n})" for code, n in counts.items()),
+        })  # fmt: skip
+    whole = {
+        "data": name, "size": "every", "agree": int(np.all(hits, axis=0).sum()), "repeats": len(repeats.values),
+        "subsets": 2**lattice.M - 1, "reference_agrees": int(np.all(own_hits, axis=0).sum()),
+        "reference_repeats": len(reference.values), "epochs": epochs,
+    }  # fmt: skip
+    return pd.DataFrame([*rows, whole])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.picks", description=__doc__)
+    parser.add_argument(
+        "data", nargs="*", default=DATA, help=f"data sets, or some modalities of one; {', '.join(DATA)}"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the trainings and of picks.csv")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=20, help="of an ordinary training")
+    parser.add_argument("--n-jobs", type=int, default=1)
+    given = parser.parse_args()
+    parts = []
+    for name in given.data:
+        parts.append(
+            agreement(name, *measure(name, given.repeats, given.epochs, given.n_jobs, given.out), given.epochs)
+        )
+        table = pd.concat(parts, ignore_index=True)
+        table.to_csv(given.out / "picks.csv", index=False)
+        shown = parts[-1].drop(columns=["data", "epochs", "picks"])
+        print(f"{name}\n{shown.to_string(index=False)}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
