@@ -5,7 +5,8 @@ import torch
 from tests.helpers import first_batch, small_model, vectors
 
 from lacunar.errors import ConfigError
-from lacunar.objectives.mmin import MMIN, Imagination, random_patterns
+from lacunar.objectives.mmin import MMIN, Imagination
+from lacunar.objectives.patterns import random_patterns
 from lacunar.training.fit import fit
 
 

@@ -5,7 +5,8 @@ import torch
 from tests.helpers import first_batch, small_model, vectors
 
 from lacunar.errors import ConfigError
-from lacunar.objectives.shaspec import SharedSpecific, ShaSpec, random_subsets
+from lacunar.objectives.patterns import random_subsets
+from lacunar.objectives.shaspec import SharedSpecific, ShaSpec
 from lacunar.training.fit import fit
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.helpers import small_model, vectors
 
 from lacunar.errors import ConfigError
 from lacunar.objectives.base import Stage, stage_at
 from lacunar.objectives.joint import Joint
 from lacunar.training.fit import fit
+from tests.helpers import small_model, vectors
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from lacunar.models.configurable import Configurable
 from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, Stage, available_codes, batch_mean
+from lacunar.objectives.features import feature_width, refuse_space
+from lacunar.objectives.patterns import random_patterns
 from lacunar.objectives.ranges import Between, Ranges
-from lacunar.objectives.shaspec import feature_width
 
 __all__ = ["MMIN", "Imagination"]
 
@@ -125,7 +126,7 @@ class MMIN(Objective):
         M = len(data.names)
         if M < 2:
             raise ConfigError(f"MMIN imagines one modality from others: expected at least 2, got {M}.")
-        _refuse_space(self, model, data)
+        refuse_space(self, model, data)
         if self.network is None:
             device = next(iter(model.parameters())).device
             self.network = Imagination(feature_width(model, data), M, self.blocks).to(device)
@@ -174,29 +175,3 @@ class MMIN(Objective):
 
     def extra_repr(self) -> str:
         return f"teacher={self.with_teacher}, imagination={self.imagination}, cycle={self.cycle}"
-
-
-def random_patterns(present: Tensor, everything: bool) -> Tensor:
-    """A uniformly drawn non-empty subset of what each row has, ``(B, M)``.
-
-    Args:
-        present: boolean, ``(B, M)``.
-        everything: whether all that a row has may be shown; without, something is hidden of every row with more
-            than one modality.
-    """
-    count = present.sum(1)
-    patterns = (2**count - 1 - (count > 1).long() * (not everything)).clamp(min=1)
-    code = 1 + (torch.rand(len(present), device=present.device, dtype=torch.float64) * patterns).long()
-    # Bit k of the code speaks of the k-th modality that the row has.
-    place = (present.long().cumsum(1) - 1).clamp(min=0)
-    return present & (code[:, None] >> place & 1).bool()
-
-
-def _refuse_space(objective: Objective, model: MultimodalModel, data: MultimodalDataset) -> None:
-    with torch.no_grad():
-        training = model.training
-        shape = model.eval().encode(data[0].to(next(iter(model.parameters())).device)).h.shape
-        model.train(training)
-    if len(shape) > 3:
-        name = type(objective).__name__
-        raise ConfigError(f"{name} works on one vector per modality; the encoders give features of shape {shape[2:]}.")

@@ -14,8 +14,8 @@ from lacunar.lattice import Pairs
 from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, available_codes, batch_mean
+from lacunar.objectives.features import feature_width
 from lacunar.objectives.ranges import Between, Ranges
-from lacunar.objectives.shaspec import feature_width
 from lacunar.parallel import total
 
 __all__ = ["PASSION", "prototype_similarity"]

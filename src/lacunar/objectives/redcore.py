@@ -15,9 +15,8 @@ from lacunar.models.configurable import Configurable
 from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, available_codes, batch_mean
-from lacunar.objectives.mmin import SHARES, _refuse_space
+from lacunar.objectives.features import feature_width, refuse_space
 from lacunar.objectives.ranges import Between, Ranges
-from lacunar.objectives.shaspec import feature_width
 from lacunar.parallel import total
 
 __all__ = ["RedCore", "VariationalImputer"]
@@ -143,7 +142,7 @@ class RedCore(Objective):
         M = len(data.names)
         if M < 2:
             raise ConfigError(f"RedCore imputes one modality from others: expected at least 2, got {M}.")
-        _refuse_space(self, model, data)
+        refuse_space(self, model, data)
         device = next(iter(model.parameters())).device
         if self.imputer is None:
             width = feature_width(model, data)

@@ -15,6 +15,8 @@ from lacunar.models.channels import ChannelMLP
 from lacunar.models.configurable import Configurable
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, Stage, available_codes, batch_mean
+from lacunar.objectives.features import feature_width
+from lacunar.objectives.patterns import random_subsets
 from lacunar.objectives.ranges import Between, Ranges
 
 __all__ = ["ShaSpec", "SharedSpecific"]
@@ -169,21 +171,3 @@ class ShaSpec(Objective):
 
     def extra_repr(self) -> str:
         return f"alignment={self.alignment}, domain={self.domain}, variant={self.variant!r}"
-
-
-def random_subsets(present: Tensor) -> Tensor:
-    """A subset of what each row has: a uniform size from 1 up, then a uniform subset of it, ``(B, M)`` boolean."""
-    count = present.sum(1)
-    size = 1 + (torch.rand(len(present), device=present.device) * count).long().clamp(max=count - 1)
-    chance = torch.rand(present.shape, device=present.device).masked_fill(~present, 2.0)
-    rank = chance.argsort(1).argsort(1)
-    return present & (rank < size[:, None])
-
-
-@torch.no_grad()
-def feature_width(model: MultimodalModel, data: MultimodalDataset) -> int:
-    """Width C of the features that the model's encoders make of a modality."""
-    training = model.training
-    width = model.eval().encode(data[0].to(next(iter(model.parameters())).device)).h.shape[2]
-    model.train(training)
-    return width

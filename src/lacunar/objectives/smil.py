@@ -18,9 +18,8 @@ from lacunar.models.configurable import Configurable
 from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, Stage, available_codes, batch_mean
-from lacunar.objectives.mmin import _refuse_space
+from lacunar.objectives.features import feature_width, refuse_space
 from lacunar.objectives.ranges import Between, Ranges
-from lacunar.objectives.shaspec import feature_width
 
 __all__ = ["SMIL", "MetaFusion"]
 
@@ -169,7 +168,7 @@ class SMIL(Objective):
                 f"SMIL takes its prototypes from complete samples; none of the {len(data)} training samples has all of "
                 f"{', '.join(data.names)}."
             )
-        _refuse_space(self, model, data)
+        refuse_space(self, model, data)
         if self.fusion is None:
             device = next(iter(model.parameters())).device
             width = feature_width(model, data)

@@ -15,9 +15,9 @@ from lacunar.models.configurable import Configurable
 from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, available_codes, batch_mean
-from lacunar.objectives.mmin import _refuse_space, random_patterns
+from lacunar.objectives.features import feature_width, refuse_space
+from lacunar.objectives.patterns import random_patterns
 from lacunar.objectives.ranges import Between, OneOf, Ranges
-from lacunar.objectives.shaspec import feature_width
 
 __all__ = ["BottleneckFusion", "Translator", "UniMF", "fusion_attention", "translation_attention"]
 
@@ -256,7 +256,7 @@ class UniMF(Objective):
         M = len(data.names)
         if M < 2:
             raise ConfigError(f"UniMF translates between modalities: expected at least 2, got {M}.")
-        _refuse_space(self, model, data)
+        refuse_space(self, model, data)
         if self.translator is None:
             device = next(iter(model.parameters())).device
             sizes = feature_width(model, data), M, self.tokens, self.width, 8, self.layers, self.dropout
