@@ -45,15 +45,17 @@ class ResidualCascade(Configurable):
 
     Args:
         width: of input and output.
-        hidden: widths on the way to the latents, the latents last.
+        hidden: widths on the way to the latents, the latents last; two thirds, a third and a sixth of the width when left
+            out (384 features give 256, 128 and 64, as in MMIN).
         blocks: number of autoencoders.
 
     Shapes:
         ``(n, width, *spatial)`` -> output of the same shape, latents ``(n, blocks * hidden[-1], *spatial)``.
     """
 
-    def __init__(self, width: int, hidden: Sequence[int], blocks: int = 5):
+    def __init__(self, width: int, hidden: Sequence[int] | None = None, blocks: int = 5):
         super().__init__()
+        hidden = [max(2, round(width * share)) for share in (2 / 3, 1 / 3, 1 / 6)] if hidden is None else hidden
         self.down = nn.ModuleList([ChannelMLP([width, *hidden]) for _ in range(blocks)])
         self.up = nn.ModuleList([ChannelMLP([*reversed(hidden), width]) for _ in range(blocks)])
         self.latent_features = blocks * hidden[-1]

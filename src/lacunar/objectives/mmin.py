@@ -23,9 +23,6 @@ from lacunar.objectives.ranges import Between, Ranges
 
 __all__ = ["MMIN", "Imagination"]
 
-#: Widths of the autoencoders as shares of their input; 384 features give 256, 128 and 64.
-SHARES = (2 / 3, 1 / 3, 1 / 6)
-
 
 class Imagination(Configurable):
     """A cascade from concatenated features to imagined ones, and one back; its latents are what the head reads.
@@ -44,10 +41,9 @@ class Imagination(Configurable):
     def __init__(self, features: int, modalities: int, blocks: int = 5):
         super().__init__()
         width = features * modalities
-        hidden = [max(2, round(width * share)) for share in SHARES]
-        self.forward_cascade = ResidualCascade(width, hidden, blocks)
+        self.forward_cascade = ResidualCascade(width, blocks=blocks)
         self.translate = ChannelMLP([width, width, width])
-        self.backward_cascade = ResidualCascade(width, hidden, blocks)
+        self.backward_cascade = ResidualCascade(width, blocks=blocks)
         self.out_features = self.forward_cascade.latent_features
 
     def imagine(self, h: Tensor) -> tuple[Tensor, Tensor]:

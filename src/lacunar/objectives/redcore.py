@@ -46,8 +46,7 @@ class VariationalImputer(Configurable):
             [nn.Sequential(nn.Sigmoid(), nn.Linear(features, 2 * features)) for _ in range(modalities)]
         )
         width = features * (modalities - 1)
-        hidden = [max(2, round(width * share)) for share in SHARES]
-        self.imputers = nn.ModuleList([ResidualCascade(width, hidden, blocks) for _ in range(modalities)])
+        self.imputers = nn.ModuleList([ResidualCascade(width, blocks=blocks) for _ in range(modalities)])
         self.outputs = nn.ModuleList([ChannelMLP([width, features]) for _ in range(modalities)])
 
     def represent(self, h: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
