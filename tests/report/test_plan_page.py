@@ -224,6 +224,7 @@ def test_a_target_and_a_rule_that_predicts_nothing(pilot, made, tmp_path):
     assert "The strategy even predicts no gain" in said
     assert "nan" not in said.lower()
     assert "Expected gain" not in said
+    assert "gain per 1,000" not in said, "columns with nothing in them are left out"
 
 
 def test_subgroups_and_gaps(made, tmp_path):
@@ -266,7 +267,7 @@ def test_a_backtest_has_its_figure_and_table(made, tmp_path):
     said = page.words()
     assert "Would this rule have bought well?" in said
     assert "This plan's rule, rehearsal, gained +0.045 on average, no less than any other rule (next: even" in said
-    assert "Each rule could spend 300 EUR; 2 times" in said
+    assert "Each rule could spend 300 EUR. This was done 2 times" in said
     drawing = next(a["aria-label"] for _, a in page.tags if a.get("aria-label", "").startswith("Realised gain"))
     assert "rehearsal +0.045" in drawing and "even +0.015" in drawing
     assert "so that more was left unspent" not in said

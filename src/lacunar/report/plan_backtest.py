@@ -25,7 +25,7 @@ def backtest_section(found: Backtest, strategy: str) -> Section:
     text = (
         f"Of the complete samples {trial['test']:,} were set aside to score by, {trial['pilot']:,} played the pilot, "
         f"and {trial['pool']:,} were for sale, their values hidden until bought. Each rule could spend "
-        f"{prices.amount(found.config['budget'])}; {_times(len(found.trials))}."
+        f"{prices.amount(found.config['budget'])}. {_times(len(found.trials))}"
     )
     blocks: list[Block] = [Text(text), Text(_said(summary, strategy))]
     drawn = summary[summary["gain"].notna()].fillna({"gain_low": math.nan})
@@ -64,7 +64,7 @@ def backtest_section(found: Backtest, strategy: str) -> Section:
 
 
 def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times, with other samples each time"
+    return "This was done once." if count == 1 else f"This was done {count} times, with other samples each time."
 
 
 def _said(summary: pd.DataFrame, strategy: str) -> str:

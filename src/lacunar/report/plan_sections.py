@@ -227,8 +227,9 @@ def _candidates(plan: Plan, compared: pd.DataFrame) -> Table:
                 held, "recommended" if chosen else "", "best" if chosen else "",
             )
         )  # fmt: skip
-    if not any(row.cells[-1] for row in rows):
-        columns, rows = columns[:-1], [Row(row.cells[:-1], row.members, row.note, row.mark) for row in rows]
+    kept = [k for k in range(len(columns)) if any(row.cells[k] not in ("", "-") for row in rows)]
+    rows = [Row([row.cells[k] for k in kept], row.members, row.note, row.mark) for row in rows]
+    columns = [columns[k] for k in kept]
     return Table("Every purchase that was compared, in units of the score", columns, rows)
 
 
