@@ -30,10 +30,8 @@ from lacunar.models.multimodal import MultimodalModel
 from lacunar.models.references import References
 from lacunar.objectives import Objective, get
 from lacunar.objectives.mce import MCE
-from lacunar.training.fit import fit
 from lacunar.training.folder import versions
 from lacunar.training.options import default_batch_size
-from lacunar.training.references import references
 from lacunar.training.sampler import derive_seed
 
 __all__ = ["limited", "make_objective", "prepare", "run_cell"]
@@ -139,6 +137,8 @@ def _train_and_score(
         peer = PEERS[plan["peer"]](data, cell.seed)
         facts: dict[str, Any] = {"fit_seconds": time.perf_counter() - start}
         return evaluate(peer, data.test, bootstrap=BOOTSTRAP), {}, facts
+    from lacunar.training.fit import fit  # brings Lightning along, which peers need not wait for
+
     objective = make_objective(plan)
     start = time.perf_counter()
     shared, model = prepare(objective, plan, data, cell.seed, store)
@@ -172,6 +172,8 @@ def prepare(
     """The references that a method needs, or None, and the untrained model, the same for all methods of a seed."""
     shared = None
     if objective is None or objective.needs_references:
+        from lacunar.training.references import references
+
         # Cells of one seed share them: the second one waits for the first instead of making them again.
         with store.alone(f"references-{data.presence.hash[:16]}"):
             cache = store.path / "references"

@@ -15,7 +15,6 @@ from lacunar.bench.cells import SETTINGS, Cell
 from lacunar.bench.execute import make_objective
 from lacunar.bench.peers import PEERS
 from lacunar.errors import ConfigError, did_you_mean
-from lacunar.training.fit import fit
 
 __all__ = ["Recipe", "open_recipe", "read_recipe"]
 
@@ -50,7 +49,8 @@ def open_recipe(path: str | Path) -> Recipe:
     """A recipe from its file.
 
     ``problems`` names data sets, each with ``rates`` (one presence setting) or ``settings`` (several: names from the
-    recipe's own ``settings`` or of the six permutations ``a`` to ``f``, or rates by name). ``methods`` names peers and
+    recipe's own ``settings`` or of the six permutations ``a`` to ``f``, or rates by name; a setting that the data set
+    itself makes has ``options``). ``methods`` names peers and
     objectives with their ``arguments``. ``fit`` is shared by all methods, so that they have the same budget; a method's
     own ``fit`` is added to it. ``tuned`` names a file that ``lacunar bench tune`` has written: its arguments replace
     those of a method on a problem.
@@ -72,7 +72,7 @@ def open_recipe(path: str | Path) -> Recipe:
         if not isinstance(recipe.get(key), dict) or not recipe[key]:
             raise ConfigError(f"{path}: expected {key}, a mapping from names to what they are.")
     shared = recipe.get("fit") or {}
-    _known(shared, _fit_options(), f"{path}, fit")
+    _check_fit(shared, f"{path}, fit")
     methods = {name: _method(name, run or {}, shared, path) for name, run in recipe["methods"].items()}
     tuned = _tuned(path, recipe.get("tuned"))
     cells = list(_cells(recipe, methods, tuned, path))
@@ -86,12 +86,12 @@ def _cells(
         where = f"{path}, problem {name!r}"
         _known(problem, _PROBLEM, where)
         _check_dataset(problem, where)
-        _known(problem.get("fit") or {}, _fit_options(), f"{where}, fit")
+        _check_fit(problem.get("fit"), f"{where}, fit")
         settings = _settings(problem, recipe.get("settings") or {}, where)
         chosen = problem.get("methods", methods)
         for method in chosen:
             _known({method: 0}, methods, where, "method")
-        for setting, rates in settings.items():
+        for setting, (rates, options) in settings.items():
             full = f"{name} ({setting})" if setting else str(name)
             for seed in range(problem.get("seeds", recipe.get("seeds", 5))):
                 for method in chosen:
@@ -106,7 +106,7 @@ def _cells(
                         dataset=problem["dataset"],
                         method=method,
                         seed=seed,
-                        options=problem.get("options", {}),
+                        options={**problem.get("options", {}), **options},
                         only=tuple(problem.get("only", ())),
                         rates=rates,
                         run=run,
@@ -116,11 +116,13 @@ def _cells(
                     )
 
 
-def _settings(problem: Mapping[str, Any], shared: Mapping[str, Any], where: str) -> dict[str, Mapping[str, float]]:
-    """Missing rates by name of the setting; one without a name where the problem has ``rates`` or nothing."""
+def _settings(
+    problem: Mapping[str, Any], shared: Mapping[str, Any], where: str
+) -> dict[str, tuple[Mapping[str, float], Mapping[str, Any]]]:
+    """Missing rates and options of the data set by setting; one without a name where the problem names none."""
     asked = problem.get("settings")
     if asked is None:
-        return {"": problem.get("rates", {})}
+        return {"": (problem.get("rates", {}), {})}
     if "rates" in problem:
         raise ConfigError(f"{where}: rates are one setting, settings several; give one of the two.")
     known: dict[str, Any] = {**SETTINGS, **shared}
@@ -132,9 +134,13 @@ def _settings(problem: Mapping[str, Any], shared: Mapping[str, Any], where: str)
         for name in asked:
             _known({str(name): 0}, known, where, "setting")
         named = {str(name): known[str(name)] for name in asked}
-    return {
-        name: _rates(rates, problem.get("modalities"), f"{where}, setting {name!r}") for name, rates in named.items()
-    }
+    found: dict[str, tuple[Mapping[str, float], Mapping[str, Any]]] = {}
+    for name, given in named.items():
+        options: Mapping[str, Any] = {}
+        if isinstance(given, Mapping) and given and set(given) <= {"rates", "options"}:
+            given, options = given.get("rates", {}), given.get("options", {})
+        found[name] = _rates(given, problem.get("modalities"), f"{where}, setting {name!r}"), options
+    return found
 
 
 def _rates(rates: Any, modalities: Sequence[str] | None, where: str) -> dict[str, float]:
@@ -153,7 +159,7 @@ def _method(name: str, run: Mapping[str, Any], shared: Mapping[str, Any], path: 
     if "peer" in run:
         _known({run["peer"]: 0}, PEERS, where, "peer")
         return dict(run)
-    _known(run.get("fit") or {}, _fit_options(), f"{where}, fit")
+    _check_fit(run.get("fit"), f"{where}, fit")
     try:
         make_objective(run)
     except (ConfigError, TypeError) as error:
@@ -164,8 +170,12 @@ def _method(name: str, run: Mapping[str, Any], shared: Mapping[str, Any], path: 
     return whole
 
 
-def _fit_options() -> list[str]:
-    return [option for option in inspect.signature(fit).parameters if option not in _OURS]
+def _check_fit(given: Mapping[str, Any] | None, where: str) -> None:
+    if not given:
+        return
+    from lacunar.training.fit import fit
+
+    _known(given, [option for option in inspect.signature(fit).parameters if option not in _OURS], where)
 
 
 def _check_dataset(problem: Mapping[str, Any], where: str) -> None:

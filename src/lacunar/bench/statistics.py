@@ -114,7 +114,7 @@ def compare(
             rows.append({"method": method, "against": other, **_difference(gap, confidence, resamples, seed)})
     frame = pd.DataFrame(rows)
     if len(frame):
-        frame.insert(frame.columns.get_loc("p") + 1, "p_holm", holm(frame["p"]))
+        frame.insert(list(frame.columns).index("p") + 1, "p_holm", holm(frame["p"]))
     return frame
 
 

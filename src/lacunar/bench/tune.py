@@ -22,7 +22,6 @@ from lacunar.errors import ConfigError, MissingExtraError, did_you_mean
 from lacunar.objectives import get
 from lacunar.objectives.ranges import Between, Ranges
 from lacunar.training.files import write_whole
-from lacunar.training.fit import fit
 
 __all__ = ["Study", "tune"]
 
@@ -179,6 +178,8 @@ def _without_test(data: Splits) -> Splits:
 
 
 def _validate(cell: Cell, trial: Any, data: Sequence[Splits], store: Store) -> float:
+    from lacunar.training.fit import fit
+
     arguments = dict(cell.run.get("arguments") or {})
     for name, span in ranges_of(cell).items():
         if isinstance(span, Between):
