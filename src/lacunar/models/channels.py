@@ -45,8 +45,8 @@ class ResidualCascade(Configurable):
 
     Args:
         width: of input and output.
-        hidden: widths on the way to the latents, the latents last; two thirds, a third and a sixth of the width when left
-            out (384 features give 256, 128 and 64, as in MMIN).
+        hidden: widths on the way to the latents, the latents last; two thirds, a third and a sixth of the width when
+            left out (384 features give 256, 128 and 64, as in MMIN).
         blocks: number of autoencoders.
 
     Shapes:
