@@ -30,7 +30,7 @@ SECTION = "Utility tables"
 
 def run(options: Options) -> list[Figure]:
     """A table of seven subsets by each estimator, over one training with everything."""
-    samples, epochs, together = (60, 1, 2) if options.toy else (600, 8, 5)
+    samples, epochs, together = (60, 1, 2) if options.toy else (600, 6, 5)
     data = vectors(3, samples, dims=6 if options.toy else 64, missing=0.0, seed=2)
     cuts = [data.split(train=0.6, val=0.15, test=0.25, seed=seed) for seed in range(together)]
     chosen = fit_options({"max_epochs": epochs})
@@ -43,7 +43,7 @@ def run(options: Options) -> list[Figure]:
         "repeats": lambda: train_batched(BatchedCell({str(seed): own for seed, own in enumerate(cells)})),
         "floor": lambda: _bare([cell for own in cells for cell in own], epochs),
     }
-    taken = interleave(compared, options, max(2, options.rounds // 5), warm_up=1)
+    taken = interleave(compared, options, max(2, options.rounds // 7), warm_up=1)
     for name in ("repeats", "floor"):
         taken.seconds[name] = taken.seconds[name] / together
     floor, models = taken.ratio("floor", "joint")[0], len(data.lattice.subsets)

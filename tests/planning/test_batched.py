@@ -14,7 +14,7 @@ import lacunar as lc
 from lacunar.errors import ConfigError, RunError
 from lacunar.planning import batched as module
 from lacunar.planning import utilities as table_module
-from lacunar.planning.batched import BatchedCell, groups_of, obstacle, train_batched, train_together
+from lacunar.planning.batched import BatchedCell, groups_of, obstacle, train_batched, train_together, wanted
 from lacunar.planning.estimate_pilot import make_repeats
 from lacunar.planning.retrain import Cell, fit_options, train_cell
 from lacunar.planning.utilities import utilities
@@ -174,8 +174,11 @@ def test_the_default_model_on_vectors_is_trained_together_unasked(monkeypatch):
     assert utilities(data, seeds=1, fit=fit, batched=False, **QUIET).config["batched"] is False
     assert utilities(data, plain, seeds=1, fit=fit, **QUIET).config["batched"] is False
     assert seen == {"together": 1, "alone": 6}
-    monkeypatch.setattr(module, "MOST_MODALITIES", 1)
-    assert utilities(data, seeds=1, fit=fit, **QUIET).config["batched"] is False
+    for limit, value in (("MOST_MODALITIES", 1), ("MOST_COLUMNS", 6)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, limit, value)
+            assert not wanted(None, "retrain", data, lc.default_model, {}, True)
+        assert wanted(None, "retrain", data, lc.default_model, {}, True)
 
 
 def test_repeats_are_grouped_by_the_number_of_models(monkeypatch):
@@ -256,3 +259,7 @@ def test_other_parts_and_other_data_are_refused():
 def test_images_are_not_stacked():
     images = lc.from_arrays({"a": np.zeros((30, 1, 4, 4), np.float32), "b": np.zeros((30, 2))}, np.arange(30) % 2)
     assert "only vectors are stacked, and modality 'a' is a image" in obstacle(images, lc.default_model, {}, True)
+    words = lc.from_arrays({"a": [np.arange(3)] * 30, "b": np.zeros((30, 2))}, np.arange(30) % 2)
+    assert words.kinds["a"] == "tokens"
+    for data in (images, words):
+        assert not wanted(None, "retrain", data, lc.default_model, {}, True)

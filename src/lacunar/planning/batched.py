@@ -13,6 +13,7 @@ is that of :func:`lacunar.fit` up to rounding; with them it differs in what is d
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,8 +46,8 @@ UNDERSTOOD = frozenset({
 })  # fmt: skip
 HARMLESS: dict[str, Any] = {"experts": False, "objective": None, "devices": 1, "accumulate": 1, "precision": "32-true"}
 HARMLESS |= {"strategy": "auto", "accelerator": "auto", "callbacks": ()}
-#: Most modalities at which it is done unasked, and models in a group of repeats (see docs/benchmarks.md).
-MOST_MODALITIES, MODELS = 6, 64
+#: Most modalities and columns at which it is done unasked, which bounds the memory, and models in a group of repeats.
+MOST_MODALITIES, MOST_COLUMNS, MODELS = 6, 4000, 64
 
 T = TypeVar("T")
 
@@ -91,12 +92,16 @@ def wanted(
         return False
     if estimator != "retrain":
         raise ConfigError(f"batched=True trains the models of all subsets; estimator={estimator!r} has one model.")
-    if asked is None and (make_model is not default_model or len(train.names) > MOST_MODALITIES):
+    if asked is None and (make_model is not default_model or _large(train)):
         return False
     reason = obstacle(train, make_model, fit, equal_n)
     if reason is not None and asked:
         raise ConfigError(f"batched=True: {reason}. Leave batched out to train the models one after the other.")
     return reason is None
+
+
+def _large(data: MultimodalDataset) -> bool:
+    return len(data.names) > MOST_MODALITIES or sum(map(math.prod, data.shapes.values())) > MOST_COLUMNS
 
 
 def obstacle(
