@@ -259,7 +259,7 @@ def test_other_parts_and_other_data_are_refused():
 def test_images_are_not_stacked():
     images = lc.from_arrays({"a": np.zeros((30, 1, 4, 4), np.float32), "b": np.zeros((30, 2))}, np.arange(30) % 2)
     assert "only vectors are stacked, and modality 'a' is a image" in obstacle(images, lc.default_model, {}, True)
-    words = lc.from_arrays({"a": [np.arange(3)] * 30, "b": np.zeros((30, 2))}, np.arange(30) % 2)
+    words = lc.from_arrays({"a": [np.arange(2 + i % 3) for i in range(30)], "b": np.zeros((30, 2))}, np.arange(30) % 2)
     assert words.kinds["a"] == "tokens"
     for data in (images, words):
         assert not wanted(None, "retrain", data, lc.default_model, {}, True)
