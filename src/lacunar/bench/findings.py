@@ -44,7 +44,8 @@ def find(
         DataError: no finished cell, or cells that cannot be compared.
         ConfigError: ``against`` names no method of the results.
     """
-    everything = collect(folder)
+    found = list(Store(folder).results())
+    everything = collect(found) if found else collect(folder)
     results = everything[everything["problem"].map(lambda name: re.search(problems, name) is not None)]
     if results.empty:
         known = did_you_mean(problems, everything["problem"].unique())
@@ -55,13 +56,13 @@ def find(
         against = next((name for name in REFERENCES if name in methods), methods[0])
     elif against not in methods:
         raise ConfigError(f"against: unknown method {against!r}.{did_you_mean(against, methods)}")
-    subsets = subset_scores(folder)
+    subsets = subset_scores(found)
     subsets = subsets[subsets["problem"].isin(results["problem"])]
     names = results[["problem", "data", "setting"]].drop_duplicates()
     subsets = subsets.merge(names, on="problem", how="left")
     modalities = modality_scores(subsets).merge(names, on="problem", how="left")
     scores = {measure: pivot(whole, measure) for measure in ("mean", "worst")}
-    refused = refusals(folder)
+    refused = refusals(found)
     return BenchFacts(
         against=against,
         confidence=confidence,
@@ -79,7 +80,7 @@ def find(
         refused=refused[refused["problem"].isin(results["problem"]) | ~refused["problem"].isin(everything["problem"])],
         reported=[] if reported is None else read_reported(reported),
         seeds=int(whole["seed"].nunique()),
-        versions=_versions(folder),
+        versions=_versions(found),
     )
 
 
@@ -142,12 +143,12 @@ def _cost(results: pd.DataFrame, against: str) -> pd.DataFrame:
     return pd.DataFrame(columns).loc[list(dict.fromkeys(results["method"]))]
 
 
-def _versions(folder: str | Path) -> dict[str, str]:
-    found: dict[str, set[str]] = {}
-    for result in Store(folder).results():
+def _versions(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    known: dict[str, set[str]] = {}
+    for result in results:
         for name, version in result.get("versions", {}).items():
-            found.setdefault(name, set()).add(version)
-    return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+            known.setdefault(name, set()).add(version)
+    return {name: ", ".join(sorted(versions)) for name, versions in known.items()}
 
 
 def read_reported(path: str | Path) -> list[Reported]:

@@ -20,17 +20,20 @@ AVERAGED = ("balanced_accuracy", "log_loss", "ece")
 COSTS = ("fit_seconds", "processor", "reference_seconds", "step_mb", "resident_mb")
 
 
-def collect(folder: str | Path) -> pd.DataFrame:
+def collect(folder: str | Path | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per finished cell and variant: problem, method, seed and measures.
 
     ``mean`` and ``worst`` are over all subsets; so are the means of the metrics in :data:`AVERAGED`. Cells whose
     method refused the data are left out; :func:`refusals` lists them.
 
+    Args:
+        folder: of the results, or the results themselves, as :class:`lacunar.bench.store.Store` reads them.
+
     Raises:
         DataError: when the folder holds no finished cell.
     """
     rows = []
-    for result in Store(folder).results():
+    for result in _results(folder):
         cell = result["cell"]
         if "refused" in result:
             continue
@@ -52,15 +55,16 @@ def collect(folder: str | Path) -> pd.DataFrame:
                 }
             )
     if not rows:
-        raise DataError(f"{folder}: no finished cells to collect; run the recipe first.")
+        where = f"{folder}: " if isinstance(folder, (str, Path)) else ""
+        raise DataError(f"{where}no finished cells to collect; run the recipe first.")
     frame = pd.DataFrame(rows)
     return frame.drop(columns=[name for name in COSTS if frame[name].isna().all()])
 
 
-def subset_scores(folder: str | Path) -> pd.DataFrame:
+def subset_scores(folder: str | Path | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per finished cell, variant and subset: problem, method, seed, subset, size and score."""
     rows = []
-    for result in Store(folder).results():
+    for result in _results(folder):
         cell = result["cell"]
         if "refused" in result:
             continue
@@ -83,16 +87,20 @@ def modality_scores(subsets: pd.DataFrame) -> pd.DataFrame:
     return each.groupby(keys, sort=False)["score"].mean().reset_index()
 
 
-def refusals(folder: str | Path) -> pd.DataFrame:
+def refusals(folder: str | Path | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per problem and method that refused its data: how many cells, and why."""
     rows = [
         (result["cell"]["problem"], result["cell"]["method"], result["refused"])
-        for result in Store(folder).results()
+        for result in _results(folder)
         if "refused" in result
     ]
     frame = pd.DataFrame(rows, columns=["problem", "method", "why"])
     found = frame.groupby(["problem", "method"], sort=False)["why"].agg(["size", "first"]).reset_index()
     return found.rename(columns={"size": "cells", "first": "why"})
+
+
+def _results(given: str | Path | Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    return Store(given).results() if isinstance(given, (str, Path)) else given
 
 
 def _data_name(cell: Mapping[str, Any]) -> str:

@@ -1,0 +1,162 @@
+"""Recipes: every combination once, six settings, equal footing, and mistakes that are named."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lacunar.bench.cells import SETTINGS, load_problem
+from lacunar.bench.recipe import open_recipe, read_recipe
+from lacunar.errors import ConfigError
+from lacunar.objectives import available
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+GOOD = {
+    "seeds": 2,
+    "fit": {"max_epochs": 3, "experts": False},
+    "methods": {
+        "joint": {"objective": "Joint"},
+        "core": {"objective": "RedCore", "arguments": {"kl": 0.001}, "fit": {"lr": 0.002}},
+        "late": {"peer": "late fusion"},
+    },
+    "problems": {
+        "world": {
+            "dataset": "synthetic", "options": {"world": "additive", "n": 120}, "modalities": ["m0", "m1", "m2"],
+            "settings": "all",
+        }
+    },
+}  # fmt: skip
+
+
+def put(path, **changes):
+    path.write_text(yaml.safe_dump(GOOD | changes, sort_keys=False))
+    return path
+
+
+def test_every_combination_once(tmp_path):
+    cells = read_recipe(put(tmp_path / "r.yaml"))
+    assert len(cells) == 6 * 2 * 3
+    assert len({cell.key for cell in cells}) == len(cells)
+    assert {cell.problem for cell in cells} == {f"world ({name})" for name in "abcdef"}
+    assert {cell.data_name for cell in cells} == {"world"}
+    assert {tuple(cell.rates.values()) for cell in cells} == set(SETTINGS.values())
+
+
+def test_settings_are_hidden_and_shared_by_methods(tmp_path):
+    cells = [cell for cell in read_recipe(put(tmp_path / "r.yaml")) if cell.setting in "ae" and cell.seed == 0]
+    assert len({load_problem(cell).presence.hash for cell in cells}) == 2
+    assert len({tuple(load_problem(cell).ids["test"]) for cell in cells}) == 1
+    data = load_problem(next(cell for cell in cells if cell.setting == "e"))
+    # Samples that would lose everything are left out, so rates are a little lower than asked for.
+    rates = 1 - data.train.present.double().mean(0)
+    assert rates[0] > rates[2] > rates[1]
+    assert bool(data.test.present.all())
+
+
+def test_equal_footing(tmp_path):
+    cells = {cell.method: cell for cell in read_recipe(put(tmp_path / "r.yaml"))}
+    assert cells["joint"].run["fit"] == {"max_epochs": 3, "experts": False}
+    assert cells["core"].run["fit"] == {"max_epochs": 3, "experts": False, "lr": 0.002}
+    assert "fit" not in cells["late"].run
+
+
+def test_tuned_arguments_replace_those_of_the_recipe(tmp_path):
+    tuned = {"problems": {"world (b)": {"core": {"kl": 0.5}}}}
+    (tmp_path / "tuned.yaml").write_text(yaml.safe_dump(tuned))
+    cells = read_recipe(put(tmp_path / "r.yaml", tuned="tuned.yaml"))
+    found = {cell.setting: cell.run["arguments"]["kl"] for cell in cells if cell.method == "core"}
+    assert found == {name: 0.5 if name == "b" else 0.001 for name in "abcdef"}
+
+
+def test_settings_by_name_by_mapping_and_by_the_data_set(tmp_path):
+    world = GOOD["problems"]["world"]
+    settings = {"x": [0.1, 0.2, 0.3], "y": {"m1": 0.5}, "z": {"options": {"n": 90}}}
+    cells = read_recipe(put(tmp_path / "r.yaml", seeds=1, problems={"world": {**world, "settings": settings}}))
+    found = {cell.setting: cell for cell in cells}
+    assert found["x"].rates == {"m0": 0.1, "m1": 0.2, "m2": 0.3}
+    assert found["y"].rates == {"m1": 0.5}
+    assert found["z"].rates == {}
+    assert found["z"].options == {"world": "additive", "n": 90}
+    own = {"light": [0.1, 0.1, 0.1]}
+    some = {"world": {**world, "settings": ["light", "f"]}}
+    cells = read_recipe(put(tmp_path / "r.yaml", settings=own, problems=some))
+    assert {cell.setting: cell.rates["m0"] for cell in cells} == {"light": 0.1, "f": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fit": {"max_epoch": 3}}, "fit: unknown key 'max_epoch'. Did you mean 'max_epochs'"),
+        ({"fit": {"seed": 3}}, "fit: unknown key 'seed'"),
+        (
+            {"methods": {"m": {"objective": "Redcore"}}},
+            "method 'm': Unknown objective 'Redcore'. Did you mean 'RedCore'",
+        ),
+        ({"methods": {"m": {"objectiv": "Joint"}}}, "method 'm': unknown key 'objectiv'. Did you mean 'objective'"),
+        (
+            {"methods": {"m": {"objective": "RedCore", "arguments": {"smothing": 1}}}},
+            "RedCore has no argument 'smothing'. Did you mean 'smoothing'",
+        ),
+        ({"methods": {"m": {"objective": "RedCore", "arguments": {"kl": -1.0}}}}, "method 'm': RedCore: kl: expected"),
+        ({"methods": {"m": {"peer": "bosting"}}}, "unknown peer 'bosting'. Did you mean 'boosting'"),
+        ({"problems": {"p": {"dataset": "digts"}}}, "problem 'p': unknown data set 'digts'. Did you mean 'digits'"),
+        ({"problems": {"p": {"rates": {}}}}, "problem 'p': expected dataset"),
+        ({"problems": {"p": {"dataset": "digits", "settings": ["g"]}}}, "problem 'p': unknown setting 'g'"),
+        (
+            {"problems": {"p": {"dataset": "digits", "settings": "all"}}},
+            "setting 'a': a list of rates needs modalities",
+        ),
+        (
+            {"problems": {"p": {"dataset": "digits", "settings": ["a"], "modalities": ["seen", "heard"]}}},
+            "expected 2 rates for seen, heard, got",
+        ),
+        ({"problems": {"p": {"dataset": "digits", "settings": ["a"], "rates": {"seen": 0.1}}}}, "give one of the two"),
+        ({"problems": {}}, "expected problems, a mapping"),
+        ({"tuned": "nowhere.yaml"}, "nowhere.yaml not found"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(put(tmp_path / "r.yaml", **changes))
+
+
+def test_a_recipe_that_is_none(tmp_path):
+    with pytest.raises(ConfigError, match="the recipe cannot be read"):
+        read_recipe(tmp_path / "nowhere.yaml")
+    (tmp_path / "r.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        read_recipe(tmp_path / "r.yaml")
+
+
+def test_the_benchmark_has_every_method_and_treats_them_alike():
+    opened = open_recipe(RECIPES / "benchmark.yaml")
+    used = {run.get("objective") for run in opened.methods.values()}
+    # GenerateRest belongs to another protocol: which modalities to collect.
+    assert used - {None, "default"} == set(available()) - {"GenerateRest"}
+    budgets = {name: run["fit"] for name, run in opened.methods.items() if "fit" in run}
+    assert {(budget["max_epochs"], "lr" in budget, "batch_size" in budget) for budget in budgets.values()} == {
+        (40, False, False)
+    }
+    assert {name for name, budget in budgets.items() if budget["experts"]} == {"default"}
+    assert opened.methods["Resampling"]["arguments"] == {"keep_size": True}
+    by_data = {}
+    for cell in opened.cells:
+        by_data.setdefault(cell.data_name, set()).add(cell.setting)
+    assert {name for name, settings in by_data.items() if settings == set("abcdef")} == {
+        "fou+zer+mor", "rosmap", "mosi", "digits",
+    }  # fmt: skip
+    assert all(len(by_data[name]) == 2 for name in ("htad", "tcga_brca", "avmnist, theo left out"))
+    assert {cell.seed for cell in opened.cells} == set(range(5))
+
+
+@pytest.mark.parametrize("name", ["benchmark", "benchmark_six", "benchmark_mce", "weights"])
+def test_committed_recipes_have_no_cell_twice(name):
+    cells = read_recipe(RECIPES / f"{name}.yaml")
+    assert len({cell.key for cell in cells}) == len(cells)
+    assert len({(cell.problem, cell.method, cell.seed) for cell in cells}) == len(cells)
+
+
+def test_the_weights_recipe_moves_one_and_two_weights():
+    methods = open_recipe(RECIPES / "weights.yaml").methods
+    moved = [sum(weight != 1 for weight in run["arguments"].values()) for run in methods.values()]
+    assert {count: moved.count(count) for count in set(moved)} == {0: 1, 1: 18, 2: 27}

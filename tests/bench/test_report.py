@@ -1,0 +1,178 @@
+"""From results to tables and a page: numbers that are known by construction, and nothing from anywhere else."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from lacunar.bench.findings import find, read_reported
+from lacunar.bench.report import latex, write_report
+from lacunar.bench.store import Store
+from lacunar.cli import main
+from lacunar.errors import ConfigError, DataError
+
+SUBSETS = ("a", "b", "a+b")
+
+
+def put(folder, seeds=3, methods=("MCE", "joint", "late"), problems=("p", "q"), settings=("x", "y"), refused=True):
+    """Made-up results: method k scores .5 + .1 k on everything, less on a; a little noise that methods share."""
+    store = Store(folder)
+    draw = np.random.default_rng(0)
+    for problem in problems:
+        for setting in settings:
+            for seed in range(seeds):
+                noise = float(draw.normal(0, 0.01))
+                for k, method in enumerate(methods):
+                    scores = {"a": 0.3 + 0.1 * k, "b": 0.5 + 0.1 * k, "a+b": 0.6 + 0.1 * k}
+                    scores = {name: value + noise for name, value in scores.items()}
+                    subsets = {"none": {"size": 0, "score": 0.1}}
+                    subsets |= {name: {"size": name.count("+") + 1, "score": v} for name, v in scores.items()}
+                    cell = {"problem": f"{problem} ({setting})", "setting": setting, "method": method, "seed": seed}
+                    about = {"cell": cell, "presence": f"{problem}{setting}{seed}", "versions": {"lacunar": "9.9"}}
+                    table = {"mean": sum(scores.values()) / 3, "worst": min(scores.values()), "full": scores["a+b"]}
+                    result = {
+                        "subsets": subsets, **table, "seconds": 2.0, "fit_seconds": 1.0 + k, "step_mb": 5.0,
+                        "resident_mb": 500.0, "variants": {},
+                    }  # fmt: skip
+                    store.write(f"{problem}-{setting}-{method}-{seed}", about, result)
+                if refused:
+                    cell = {"problem": f"{problem} ({setting})", "setting": setting, "method": "full", "seed": seed}
+                    about = {"cell": cell, "presence": f"{problem}{setting}{seed}"}
+                    store.write(f"{problem}-{setting}-full-{seed}", about, {"refused": "needs <all>", "seconds": 0.1})
+    return folder
+
+
+def test_findings_by_hand(tmp_path):
+    facts = find(put(tmp_path))
+    assert facts.against == "MCE"
+    np.testing.assert_allclose(facts.means["average"], [0.4667, 0.5667, 0.6667], atol=0.02)
+    np.testing.assert_allclose(facts.means.diff().dropna(), 0.1)
+    np.testing.assert_allclose(facts.worst.diff().dropna(), 0.1)
+    assert list(facts.means.columns) == ["p", "q", "average"]
+    np.testing.assert_allclose(facts.differences["mean"]["difference"], [0.1, 0.2])
+    assert facts.record.loc["late"].tolist() == [4, 4, 0]
+    assert facts.ranking.average.to_dict() == {"late": 1.0, "joint": 2.0, "MCE": 3.0}
+    np.testing.assert_allclose(facts.cost["ratio"], [1.0, 2.0, 3.0])
+    assert facts.refused.to_dict("records")[0] == {
+        "problem": "p (x)", "method": "full", "cells": 3, "why": "needs <all>",
+    }  # fmt: skip
+    # a is in a and a+b, b in b and a+b.
+    gap = facts.modalities["p"]["b"] - facts.modalities["p"]["a"]
+    np.testing.assert_allclose(gap, 0.1)
+    assert list(facts.subsets["q"].columns) == list(SUBSETS)
+    assert facts.settings["p"].shape == (3, 4)
+    spread = find(tmp_path).results.query("problem == 'p (x)' and method == 'joint'")["mean"].std()
+    assert facts.settings["p"].loc["joint", ("x", "sd")] == pytest.approx(spread)
+
+
+def test_means_over_settings_need_all_of_them(tmp_path):
+    put(tmp_path)
+    for file in (tmp_path / "cells").glob("q-y-late-*/*.json"):
+        file.unlink()
+    means = find(tmp_path).means
+    assert np.isnan(means.loc["late", "q"])
+    assert np.isnan(means.loc["late", "average"])
+    assert np.isfinite(means.loc["joint"]).all()
+
+
+def test_the_command_writes_everything_and_the_same_again(tmp_path, capsys):
+    put(tmp_path / "r")
+    reported = [
+        {"short": "THERE", "title": "a table", "source": "a paper", "numbers": {"joint": {"a": 12.0, "b": 14.0}}}
+    ]
+    (tmp_path / "reported.yaml").write_text(yaml.safe_dump(reported))
+    words = [
+        "bench",
+        "report",
+        str(tmp_path / "r"),
+        "--reported",
+        str(tmp_path / "reported.yaml"),
+        "--against",
+        "joint",
+    ]
+    assert main(words) == 0
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert main(words) == 0
+    assert (tmp_path / "r" / "report.html").read_text() == page
+    assert "report" in capsys.readouterr().out
+    assert "<script" not in page and "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
+    assert "needs &lt;all&gt;" in page
+    tables = tmp_path / "r" / "tables"
+    names = {path.name for path in tables.iterdir()}
+    assert {
+        "mean.csv",
+        "worst.csv",
+        "subsets.csv",
+        "modalities.csv",
+        "differences.csv",
+        "ranks.csv",
+        "cost.csv",
+    } <= names
+    assert {"mean.tex", "worst.tex", "differences.tex", "settings-1.tex"} <= names
+    mean = pd.read_csv(tables / "mean.csv", index_col=0)
+    np.testing.assert_allclose(mean, find(tmp_path / "r").means, atol=1e-5)
+    # What a paper reports stands in its own column: 13.0 on average, and in no table of ours.
+    row = next(line for line in page.split("<tr") if ">joint</th>" in line)
+    assert row.rstrip().count(">13.0<") == 1
+    assert "reported: THERE" in page
+    assert not any("13.0" in path.read_text() or "12.0" in path.read_text() for path in tables.glob("*.tex"))
+
+
+def test_a_report_of_one_seed_and_one_problem(tmp_path):
+    put(tmp_path, seeds=1, problems=("p",), settings=("x",), refused=False)
+    written = write_report(tmp_path)
+    assert written.page.exists()
+    assert find(tmp_path).ranking is None
+    with pytest.raises(ConfigError, match="unknown method 'jiont'. Did you mean 'joint'"):
+        find(tmp_path, "jiont")
+    with pytest.raises(ConfigError, match="matches none of the problems"):
+        find(tmp_path, problems="zzz")
+    with pytest.raises(DataError, match="no finished cells"):
+        find(tmp_path / "nowhere")
+
+
+def test_reported_numbers_need_a_source(tmp_path):
+    path = tmp_path / "reported.yaml"
+    path.write_text(yaml.safe_dump([{"short": "x", "title": "t", "numbers": {"m": {"a": 1}}}]))
+    with pytest.raises(ConfigError, match="table 1: expected source"):
+        read_reported(path)
+    path.write_text(yaml.safe_dump([{"sorce": "x"}]))
+    with pytest.raises(ConfigError, match="unknown key 'sorce'. Did you mean 'source'"):
+        read_reported(path)
+
+
+def test_committed_reported_numbers_are_those_of_the_paper():
+    from pathlib import Path
+
+    tables = {one.short: one for one in read_reported(Path(__file__).parents[2] / "recipes" / "reported.yaml")}
+    assert tables["IEMOCAP"].numbers.loc["MCE"].tolist() == [60.93, 62.11, 61.55, 63.75, 63.36, 62.59]
+    assert tables["nuScenes"].numbers.loc["RedCore", "c"] == 33.97
+    assert all(one.source and one.note for one in tables.values())
+
+
+def test_latex_is_escaped_and_marks_the_best():
+    frame = pd.DataFrame({"a_b": [1.0, 2.0], "c&d": [np.nan, 0.5]}, index=["50 %", "m"])
+    text = latex(frame, "A $ caption")
+    assert r"a\_b & c\&d" in text
+    assert r"50 \% & 1.0 & -- \\" in text
+    assert r"m & \textbf{2.0} & \textbf{0.5} \\" in text
+    assert r"A \$ caption" in text
+
+
+def test_results_of_an_earlier_version_are_reported(tmp_path):
+    (tmp_path / "cells").mkdir()
+    for seed in range(2):
+        for k, method in enumerate(("default", "joint")):
+            subsets = {"none": {"size": 0, "score": 0.1}, "a": {"size": 1, "score": 0.5 + 0.1 * k + 0.01 * seed}}
+            old = {
+                "cell": {"problem": "p", "method": method, "seed": seed}, "presence": str(seed), "mean": 0.5 + 0.1 * k,
+                "worst": 0.5, "full": 0.6, "subsets": subsets, "seconds": 3.0,
+            }  # fmt: skip
+            (tmp_path / "cells" / f"p-{method}-{seed}.json").write_text(json.dumps(old))
+    facts = find(tmp_path)
+    assert facts.against == "default"
+    assert facts.cost["seconds"].tolist() == [3.0, 3.0]
+    assert write_report(tmp_path).page.exists()

@@ -1,0 +1,164 @@
+"""Ranks and paired tests against independent implementations and against what is known by construction."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from lacunar.bench.statistics import compare, holm, pivot, ranks, record, wilcoxon
+from lacunar.errors import ConfigError, DataError
+
+
+def results(problems=8, seeds=3, methods=("a", "b", "c"), settings=1, seed=0, shift=0.05, noise=0.01):
+    """Method k is better by k shifts; problems differ, seeds differ less."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for number in range(problems):
+        level = draw.normal(0.5, 0.1)
+        for setting in range(settings):
+            for s in range(seeds):
+                for k, method in enumerate(methods):
+                    rows.append(
+                        {
+                            "problem": f"p{number} ({setting})", "data": f"p{number}", "seed": s, "method": method,
+                            "mean": level + shift * k + draw.normal(0, noise), "presence": f"{number}-{setting}-{s}",
+                        }
+                    )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_holm_by_hand():
+    # Sorted: .01 x 4, .02 x 3, .03 x 2 = .06 (not below .06), .5 x 1.
+    found = holm([0.02, 0.5, 0.01, np.nan, 0.03])
+    np.testing.assert_allclose(found, [0.06, 0.5, 0.04, np.nan, 0.06])
+    assert holm([0.9, 0.8]).max() == 1.0
+
+
+def test_friedman_and_ranks_agree_with_scipy():
+    scores = pivot(results(problems=12, shift=0.004))
+    by_problem = scores.groupby(level="problem", sort=False).mean()
+    found = ranks(scores)
+    chi = stats.friedmanchisquare(*(by_problem[name] for name in by_problem)).statistic
+    n, k = by_problem.shape
+    f = (n - 1) * chi / (n * (k - 1) - chi)
+    assert found.p == pytest.approx(stats.f.sf(f, k - 1, (k - 1) * (n - 1)))
+    expected = by_problem.apply(lambda row: stats.rankdata(-row), axis=1, result_type="expand").mean()
+    np.testing.assert_allclose(found.average[list(by_problem)].to_numpy(), expected.to_numpy())
+    assert (found.blocks, found.over) == (12, "problems")
+
+
+def test_nemenyi_has_the_critical_values_of_the_literature():
+    # Demsar 2006, Table 5: q at .05 for 4 classifiers is 2.569; CD for 14 data sets 1.25.
+    found = ranks(pivot(results(problems=14, methods=("a", "b", "c", "d"))))
+    assert found.critical == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 14)), abs=2e-3)
+    assert found.critical == pytest.approx(1.25, abs=5e-3)
+
+
+def test_groups_join_what_cannot_be_told_apart():
+    apart = ranks(pivot(results(problems=40, shift=0.2)))
+    assert list(apart.average.index) == ["c", "b", "a"]
+    assert apart.groups() == []
+    same = ranks(pivot(results(problems=10, shift=0.0)))
+    assert same.groups() == [tuple(same.average.index)]
+    assert same.p > 0.01 > apart.p
+
+
+def test_ranks_leave_out_methods_that_lack_problems():
+    frame = results(problems=10)
+    frame = frame[~((frame["method"] == "b") & frame["data"].isin(["p0", "p1", "p2"]))]
+    found = ranks(pivot(frame))
+    assert found.left_out == ("b",)
+    assert found.blocks == 10
+    less = frame[~((frame["method"] == "c") & (frame["data"] == "p9"))]
+    assert ranks(pivot(less)).blocks == 9
+    with pytest.raises(DataError, match="at least 2 methods and 2 problems"):
+        ranks(pivot(frame[frame["method"] == "a"]))
+
+
+def test_differences_are_paired():
+    frame = compare(pivot(results()), "a")
+    assert frame["method"].tolist() == ["b", "c"]
+    # Problems differ by .1, which would hide a shift of .05 if it were not paired.
+    assert (frame["low"] > 0).all()
+    np.testing.assert_allclose(frame["difference"], [0.05, 0.1], atol=0.01)
+    assert (frame["better"] == 8).all()
+    assert (frame["worse"] == 0).all()
+    assert (frame["p_holm"] >= frame["p"]).all()
+    # The exact two-sided p value of 8 differences of one sign.
+    np.testing.assert_allclose(frame["p"], 2 / 2**8)
+    pairs = compare(pivot(results()))
+    assert len(pairs) == 3
+    with pytest.raises(ConfigError, match="expected one of a, b, c, got 'z'"):
+        compare(pivot(results()), "z")
+
+
+def test_intervals_cover_what_they_should():
+    """Under no difference some 5 % of the intervals leave zero out: problems vary more than seeds within them."""
+    clear = 0
+    for seed in range(150):
+        draw = np.random.default_rng(seed)
+        frame = results(problems=12, methods=("a", "b"), shift=0.0, seed=seed)
+        effect = {f"p{number}": draw.normal(0, 0.05) for number in range(12)}
+        frame.loc[frame["method"] == "b", "mean"] += frame["data"].map(effect)
+        row = compare(pivot(frame), "a", resamples=400).iloc[0]
+        clear += row["low"] > 0 or row["high"] < 0
+    assert 0.01 <= clear / 150 <= 0.15
+
+
+def test_settings_of_one_data_set_are_not_independent():
+    """Six settings that share an effect are worth one data set: the interval must not shrink with their number."""
+    frame = results(problems=6, methods=("a", "b"), settings=6, shift=0.0, noise=1e-4)
+    effect = dict(zip([f"p{number}" for number in range(6)], [-0.06, -0.02, 0.0, 0.02, 0.05, 0.07]))
+    frame.loc[frame["method"] == "b", "mean"] += frame["data"].map(effect)
+    row = compare(pivot(frame), "a").iloc[0]
+    one = compare(pivot(frame[frame["problem"].str.endswith("(0)")]), "a").iloc[0]
+    assert row["high"] - row["low"] == pytest.approx(one["high"] - one["low"], rel=0.1)
+    assert row["low"] < 0 < row["high"]
+
+
+def test_few_problems_take_seeds_as_units():
+    row = compare(pivot(results(problems=2, seeds=5)), "a").iloc[0]
+    assert (row["units"], row["over"], row["problems"]) == (10, "problems and seeds", 2)
+
+
+@pytest.mark.parametrize("kind", ["no ties", "ties", "zeros"])
+def test_the_signed_rank_test_is_exact(kind):
+    draw = np.random.default_rng(3)
+    for n in (6, 9):
+        values = draw.normal(0.4, 1, n)
+        if kind != "no ties":
+            values = np.round(2 * values) / 2 + (kind == "ties") * 0.25
+        nonzero = values[values != 0]
+        rank = stats.rankdata(np.abs(values))[values != 0]
+        signs = np.array(np.meshgrid(*[[0, 1]] * len(nonzero))).reshape(len(nonzero), -1)
+        sums, own = rank @ signs, rank[nonzero > 0].sum()
+        expected = min(1.0, 2 * min((sums <= own + 1e-9).mean(), (sums >= own - 1e-9).mean()))
+        assert wilcoxon(values) == pytest.approx(expected)
+        if kind == "no ties":
+            assert wilcoxon(values) == pytest.approx(stats.wilcoxon(values, method="exact").pvalue)
+
+
+def test_ties_are_ties():
+    assert wilcoxon(np.zeros(8)) == 1.0
+    frame = results(methods=("a", "b"))
+    frame["mean"] = 1 / 3
+    scores = pivot(frame)
+    assert record(scores).to_numpy().sum() == 0
+    assert ranks(scores).average.tolist() == [1.5, 1.5]
+    assert ranks(scores).p == 1.0
+
+
+def test_wins_by_hand():
+    wins = record(pivot(results(problems=5, shift=1.0)))
+    assert wins.loc["c"].tolist() == [5, 5, 0]
+    assert wins.loc["a"].tolist() == [0, 0, 0]
+
+
+def test_what_cannot_be_paired_is_refused():
+    frame = results()
+    frame.loc[0, "presence"] = "other"
+    with pytest.raises(DataError, match="different presence tables"):
+        pivot(frame)
+    frame = pd.concat([results(), results().iloc[:1]])
+    with pytest.raises(DataError, match="was run with two configurations"):
+        pivot(frame)

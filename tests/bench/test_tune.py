@@ -1,0 +1,99 @@
+"""Tuning: on validation only, the same number of trials for all, to be continued, and usable in a recipe."""
+
+import pytest
+import yaml
+
+from lacunar.bench.recipe import read_recipe
+from lacunar.bench.tune import tune
+from lacunar.cli import main
+from lacunar.errors import ConfigError, MissingExtraError
+
+optuna = pytest.importorskip("optuna")
+
+RECIPE = {
+    "seeds": 1,
+    "trials": 2,
+    "fit": {"max_epochs": 1},
+    "methods": {
+        "joint": {"objective": "Joint"},
+        "dropout": {"objective": "ModalityDropout", "arguments": {"rate": 0.3}},
+        "blend": {"objective": "MCE", "arguments": {"capability": False}},
+    },
+    "problems": {
+        "world": {"dataset": "synthetic", "options": {"world": "additive", "n": 100}, "rates": {"m0": 0.3}},
+    },
+}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    return path
+
+
+def trials_of(folder, name):
+    path = next((folder / "studies").glob(f"*{name}*.db"))
+    storage = f"sqlite:///{path}"
+    study = optuna.load_study(study_name=optuna.get_all_study_names(storage)[0], storage=storage)
+    return study, [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+
+
+def test_tuning_goes_on_and_gives_arguments_for_a_recipe(recipe, tmp_path, capsys, monkeypatch):
+    touched = []
+    monkeypatch.setattr("lacunar.evaluation.evaluate", lambda *given, **more: touched.append(given))
+    out = tmp_path / "out"
+    words = ["bench", "tune", str(recipe), "--out", str(out)]
+    assert main(words) == 0
+    assert not touched, "the test part was scored"
+    said = capsys.readouterr().out
+    assert "world | dropout: 2 trials" in said
+    assert "world | blend: 2 trials" in said
+    assert "joint" not in said.replace("tuned", "")
+    study, first = trials_of(out, "dropout")
+    assert len(first) == 2
+    # The first trial is what the recipe says.
+    assert first[0].params == {"rate": 0.3}
+    assert main([*words, "--method", "dropout", "--problem", "world", "--trials", "3"]) == 0
+    study, more = trials_of(out, "dropout")
+    assert len(more) == 3
+    assert [trial.value for trial in more[:2]] == [trial.value for trial in first]
+    assert len({trial.params["rate"] for trial in more}) == 3
+    assert all(0.1 <= trial.params["rate"] <= 0.8 for trial in more)
+    tuned = yaml.safe_load((out / "tuned.yaml").read_text())["problems"]["world"]
+    assert tuned["dropout"] == study.best_params
+    assert set(tuned) == {"dropout", "blend"}
+    recipe.write_text(yaml.safe_dump(RECIPE | {"tuned": str(out / "tuned.yaml")}))
+    cells = {cell.method: cell for cell in read_recipe(recipe)}
+    assert cells["dropout"].run["arguments"] == study.best_params
+    assert cells["blend"].run["arguments"] == {"capability": False, **tuned["blend"]}
+
+
+def test_a_trial_is_the_training_that_a_cell_does(recipe, tmp_path):
+    """The first trial's score is the validation score of the recipe's own cell."""
+    from lacunar.bench.execute import run_cell
+
+    tune(recipe, tmp_path / "out", method="dropout", trials=1)
+    cell = next(cell for cell in read_recipe(recipe) if cell.method == "dropout")
+    result = run_cell(cell, tmp_path / "cells")
+    assert trials_of(tmp_path / "out", "dropout")[1][0].value == pytest.approx(result["best_score"], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "dropot"}, "Unknown method 'dropot'. Did you mean 'dropout'"),
+        ({"problem": "wrold"}, "Unknown problem 'wrold'. Did you mean 'world'"),
+        ({"method": "joint"}, "joint: there are no ranges to search"),
+        ({"trials": 0}, "trials: expected a whole number of at least 1, got 0"),
+    ],
+)
+def test_mistakes_are_named(recipe, tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        tune(recipe, tmp_path / "out", **options)
+
+
+def test_a_missing_package_names_its_extra(recipe, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'lacunar\[tune\]'"):
+        tune(recipe, tmp_path / "out")
