@@ -36,6 +36,8 @@ What is compared:
   budget of 16 beyond. The paper reports 12.7 times its baseline for its own code (Table 8), on another machine.
 * **floor**: one packed pass of the encoders and every pair of a sample and a subset through completion, fusion and head
   with a plain mean of losses. Whoever trains on every subset does at least this. It is measured in the same rounds.
+* **every other method**: a step of its dearest stage, with its own networks and gradient hooks. Its floor: the networks
+  that its definition runs, each as often as it says, with plain means of losses; it may cost 1.5 times that.
 
 Memory is the peak of the bytes of all tensors that a step makes and that live at the same time, counted at every
 operation; weights, optimiser state and the batch are there before and are not counted, nor is scratch space inside a
