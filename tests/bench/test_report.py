@@ -176,3 +176,24 @@ def test_results_of_an_earlier_version_are_reported(tmp_path):
     assert facts.against == "default"
     assert facts.cost["seconds"].tolist() == [3.0, 3.0]
     assert write_report(tmp_path).page.exists()
+
+
+def test_the_page_of_the_documentation_is_filled_from_results_alone(tmp_path):
+    import runpy
+    from pathlib import Path
+
+    page = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "make_benchmark.py"))
+    (tmp_path / "nothing").mkdir()
+    page["main"](str(tmp_path / "nothing"), tmp_path / "empty")
+    empty = (tmp_path / "empty" / "benchmark.md").read_text()
+    assert "{{" not in empty
+    assert empty.count(page["NOTHING"]) > 10
+    put(tmp_path / "results" / "benchmark")
+    page["main"](str(tmp_path / "results"), tmp_path / "full")
+    full = (tmp_path / "full" / "benchmark.md").read_text()
+    assert page["NOTHING"] in full, "the other recipes have no results"
+    means = find(tmp_path / "results" / "benchmark").means["average"]
+    assert f"**{100 * means['late']:.1f}**" in full
+    assert "(figures/benchmark-ranks.svg)" in full
+    assert (tmp_path / "full" / "figures" / "benchmark-ranks.svg").exists()
+    assert len(pd.read_csv(tmp_path / "full" / "results" / "benchmark.csv")) == 36

@@ -116,6 +116,12 @@ def test_settings_of_one_data_set_are_not_independent():
     assert row["low"] < 0 < row["high"]
 
 
+def test_one_seed_of_one_data_set_has_no_interval():
+    row = compare(pivot(results(problems=1, seeds=1)), "a").iloc[0]
+    assert np.isnan([row["low"], row["high"]]).all()
+    assert row["clearly_better"] == 0
+
+
 def test_few_problems_take_seeds_as_units():
     row = compare(pivot(results(problems=2, seeds=5)), "a").iloc[0]
     assert (row["units"], row["over"], row["problems"]) == (10, "problems and seeds", 2)

@@ -124,6 +124,8 @@ def _difference(gap: pd.Series, confidence: float, resamples: int, seed: int) ->
     units = by_problem if over == "problems" else gap
     draws = _draws(gap, resamples, seed)
     low, high = percentile_interval(draws[:, None], confidence)
+    if gap.index.get_level_values("data").nunique() < 2 and gap.index.get_level_values("seed").nunique() < 2:
+        low = high = np.array([np.nan])  # one draw says nothing about others
     clear = [
         seed_interval(part.to_numpy(), confidence=confidence) for _, part in gap.groupby(level="problem", sort=False)
     ]
