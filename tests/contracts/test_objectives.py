@@ -193,13 +193,18 @@ def test_t7_thirty_two_samples_can_be_learnt(method, M):
     data = vectors(M, n=32, missing=0.2, strength=1.5)
     model, objective = ready(method, data)
     optimizer = torch.optim.AdamW([*model.parameters(), *objective.parameters()], 1e-2, weight_decay=0.0)
-    batch = first_batch(data)
+    batch, accuracy = first_batch(data), 0.0
     for epoch in range(300):
         torch.manual_seed(epoch)
         optimizer.zero_grad()
         sum(objective(model, batch).values()).backward()
         optimizer.step()
-    accuracy = data.task.score(objective.build(model).eval()(batch), batch.target).mean()
+        if epoch % 20 == 19:
+            predictor = objective.build(model).eval()
+            accuracy = float(data.task.score(predictor(batch), batch.target).mean())
+            model.train(), objective.train()
+            if accuracy > 0.95:
+                break
     assert accuracy > 0.95
 
 
