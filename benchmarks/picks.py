@@ -10,6 +10,7 @@ command goes on after an interruption.
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def load(name: str) -> MultimodalDataset:
 
 def measure(name: str, repeats: int, epochs: int, n_jobs: int, out: Path) -> tuple[UtilityTable, UtilityTable]:
     """The reference table and the table of the amortised repeats, from the folder or computed."""
-    data, place = load(name), out / name.replace(":", "-")
+    data, place = load(name), out / f"{name.replace(':', '-')}-{epochs}"
     options: dict[str, Any] = {"metric": "log_loss", "fit": {"max_epochs": epochs}, "n_jobs": n_jobs}
     quick = lc.utilities(data, estimator="amortised", seeds=list(range(repeats)), out=place / "amortised", **options)
     slow = lc.utilities(data, estimator="retrain", seeds=list(REFERENCE), out=place / "retrain", **options)
@@ -58,7 +59,8 @@ def agreement(name: str, reference: UtilityTable, repeats: UtilityTable, epochs:
         One row per size below the full set and one, ``every``, for all of them in one repeat: how many repeats
         ``agree``, of how many; the best subset, its utility and standard error, how many subsets ``tie`` with it
         within that; how many repeats of the reference, which trains 2^M - 1 models in each, agree with the mean of all
-        of them; and what the repeats picked.
+        of them; and what the repeats picked. ``amortised`` is the amortised mean of the best subset, and in ``every``
+        of the full set.
     """
     lattice, mean = reference.lattice, reference.mean
     error = reference.values.std(axis=0, ddof=1) / np.sqrt(len(reference.values))
@@ -76,16 +78,29 @@ def agreement(name: str, reference: UtilityTable, repeats: UtilityTable, epochs:
         rows.append({
             "data": name, "size": str(size), "agree": sum(hits[-1]), "repeats": len(picks), "subsets": len(codes),
             "tie": len(good), "best": lattice.label(int(best)), "utility": round(float(mean[best]), 4),
-            "standard_error": round(float(error[best]), 4), "reference_agrees": sum(own_hits[-1]),
+            "standard_error": round(float(error[best]), 4), "amortised": round(float(repeats.mean[best]), 4),
+            "reference_agrees": sum(own_hits[-1]),
             "reference_repeats": len(own), "epochs": epochs,
             "picks": ", ".join(f"{lattice.label(int(code))} ({n})" for code, n in counts.items()),
         })  # fmt: skip
     whole = {
         "data": name, "size": "every", "agree": int(np.all(hits, axis=0).sum()), "repeats": len(repeats.values),
         "subsets": 2**lattice.M - 1, "reference_agrees": int(np.all(own_hits, axis=0).sum()),
-        "reference_repeats": len(reference.values), "epochs": epochs,
+        "reference_repeats": len(reference.values), "epochs": epochs, "best": lattice.label(2**lattice.M - 1),
+        "utility": round(reference.full, 4), "standard_error": round(float(error[-1]), 4),
+        "amortised": round(repeats.full, 4), "worst_addition": worst_addition(reference),
+        "amortised_worst_addition": worst_addition(repeats),
     }  # fmt: skip
     return pd.DataFrame([*rows, whole])
+
+
+def worst_addition(table: UtilityTable) -> str:
+    """The modality that adds least to a subset, in words: below zero, more data make worse models."""
+    lattice, mean = table.lattice, table.mean
+    steps = [(mean[code | 1 << m] - mean[code], code, m) for code in lattice.subsets for m in range(lattice.M)
+             if not code >> m & 1]  # fmt: skip
+    change, code, m = min(steps)
+    return f"{lattice.names[m]} to {lattice.label(code)} {change:+.3f}"
 
 
 def main() -> None:
@@ -95,18 +110,17 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the trainings and of picks.csv")
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=20, help="of an ordinary training")
+    parser.add_argument("--epochs", type=int, nargs="+", default=[20], help="of an ordinary training; one or more")
     parser.add_argument("--n-jobs", type=int, default=1)
     given = parser.parse_args()
     parts = []
-    for name in given.data:
-        parts.append(
-            agreement(name, *measure(name, given.repeats, given.epochs, given.n_jobs, given.out), given.epochs)
-        )
+    for name, epochs in itertools.product(given.data, given.epochs):
+        reference, repeats = measure(name, given.repeats, epochs, given.n_jobs, given.out)
+        parts.append(agreement(name, reference, repeats, epochs))
         table = pd.concat(parts, ignore_index=True)
         table.to_csv(given.out / "picks.csv", index=False)
         shown = parts[-1].drop(columns=["data", "epochs", "picks"])
-        print(f"{name}\n{shown.to_string(index=False)}\n", flush=True)
+        print(f"{name}, {epochs} epochs\n{shown.to_string(index=False)}\n", flush=True)
 
 
 if __name__ == "__main__":
