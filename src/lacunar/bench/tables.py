@@ -17,7 +17,7 @@ __all__ = ["collect", "comparison", "markdown", "modality_scores", "refusals", "
 #: Columns of the subset table whose mean over all subsets is collected too.
 AVERAGED = ("balanced_accuracy", "log_loss", "ece")
 #: What a cell took beside its seconds; cells of earlier versions lack some.
-COSTS = ("fit_seconds", "processor", "reference_seconds", "step_mb", "resident_mb")
+COSTS = ("fit_seconds", "fit_processor", "processor", "reference_seconds", "step_mb", "resident_mb")
 
 
 def collect(folder: str | Path | Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -287,9 +287,9 @@ def _cost_section(facts: BenchFacts) -> Section:
     ]
     text = (
         "Means over the finished cells of a method; the ratio is a geometric mean over problems and seeds that both "
-        "have. Seconds hold for the machine that ran the cells, several side by side. References that several methods "
-        "share are not counted. What a step makes is the peak of tensor bytes alive at once in one forward and "
-        "backward pass; the resident peak is of the whole process, data and libraries included."
+        "have. Seconds are processor time on the machine that ran the cells, where they were noted. References that "
+        "several methods share are not counted. What a step makes is the peak of tensor bytes alive at once in one "
+        "forward and backward pass; the resident peak is of the whole process, data and libraries included."
     )
     figure = cost_figure(cost.assign(score=100 * cost["score"]), "mean over subsets, percent")
     drawing = Drawing(figure, "Score against seconds of training, one dot a method")
