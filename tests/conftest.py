@@ -1,12 +1,23 @@
 """One thread per test process: the tests are small, and several processes share the cores."""
 
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("LACUNAR_PROGRESS", "none")
 
 import matplotlib
+import pytest
 import torch
 
 torch.set_num_threads(1)
 matplotlib.use("agg")
+
+
+@pytest.fixture(autouse=True)
+def loggers_stay_as_they_are():
+    """The command line sets up loggers for its process; tests and fixtures that call it must not silence others."""
+    for name in ("lacunar", "lacunar.data.dataset", "lacunar.training.references"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.NOTSET)
+        logger.propagate, logger.handlers = True, []

@@ -122,11 +122,11 @@ def test_a_target_instead_of_a_budget(clinic, capsys):
 
 
 def test_other_models(clinic, capsys, monkeypatch):
-    (clinic / "mine.py").write_text(
+    (clinic / "prices_of_mine.py").write_text(
         "from sklearn.naive_bayes import GaussianNB\n\n\ndef bayes(data):\n    return GaussianNB()\n"
     )
     monkeypatch.chdir(clinic)
-    for name, told in (("boosting", "boosted_trees"), ("mine.bayes", "bayes")):
+    for name, told in (("boosting", "boosted_trees"), ("prices_of_mine.bayes", "bayes")):
         assert main(words(clinic, "--model", name, "--strategy", "best-single", out=f"by_{told}")) == 0, said(capsys)
         assert Plan.load(clinic / f"by_{told}" / "plan.json").audit["model"] == told
 
