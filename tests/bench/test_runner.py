@@ -16,7 +16,7 @@ from lacunar.bench.recipe import read_recipe
 from lacunar.bench.runner import TimeLeft, run_cells
 from lacunar.bench.store import Store
 from lacunar.cli import main
-from lacunar.errors import ConfigError, MissingExtraError
+from lacunar.errors import ConfigError, MissingExtraError, RunError
 
 # A peer needs no Lightning, which would take the processes of these tests some seconds to import.
 LATE = {"late": {"peer": "late fusion"}}
@@ -34,7 +34,7 @@ def tallies(folder):
     """How often each cell was begun and finished."""
     found = {}
     for line in Store(folder).log_lines():
-        cell = found.setdefault(line["cell"], {"begun": 0, "finished": 0, "failed": 0})
+        cell = found.setdefault(line["cell"], {"taken": 0, "begun": 0, "finished": 0, "failed": 0})
         cell[line["what"]] += 1
     return found
 
@@ -154,6 +154,32 @@ def test_a_missing_package_names_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'lacunar\[cluster\]'"):
         list(run_cells([], tmp_path, cluster="local:2"))
+
+
+def test_a_cell_that_kills_its_workers_is_left_alone(tmp_path):
+    from lacunar.bench.runner import DEATHS, _one
+
+    cell = read_recipe(write(tmp_path / "r.yaml", seeds=1))[0]
+    store = Store(tmp_path)
+    for _ in range(DEATHS):  # workers that took the cell and were never heard of again
+        store.note(cell.key, "taken", run="this")
+    _, result, problem, failed = _one(cell, str(tmp_path), 1, 0.0, "this")
+    assert result is None and failed
+    assert "2 workers died" in problem
+    # Another run tries again.
+    _, result, problem, failed = _one(cell, str(tmp_path), 1, 0.0, "another")
+    assert result is not None and not failed
+
+
+def test_a_process_that_dies_is_named(tmp_path, monkeypatch):
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    def die(*given):
+        raise TerminatedWorkerError("gone")
+
+    monkeypatch.setattr("lacunar.bench.runner._one", die)
+    with pytest.raises(RunError, match="A worker process died"):
+        list(run_cells(read_recipe(write(tmp_path / "r.yaml", seeds=1)), tmp_path))
 
 
 def test_a_killed_worker_loses_no_result(tmp_path):

@@ -6,19 +6,24 @@ import contextlib
 import os
 import time
 import traceback
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from lacunar.bench.cells import Cell
 from lacunar.bench.execute import run_cell
 from lacunar.bench.store import Store
-from lacunar.errors import ConfigError, LacunarError, MissingExtraError
+from lacunar.errors import ConfigError, LacunarError, MissingExtraError, RunError
 
 __all__ = ["Step", "TimeLeft", "run_cells"]
+
+#: Workers that a cell may take with it in a run before it is left alone.
+DEATHS = 2
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ def run_cells(
 
     Raises:
         MissingExtraError: a cluster is asked for and the package for it is not there.
+        RunError: a worker process on this machine died.
         ConfigError: a number of jobs or threads below 1, or an address that cannot be read.
     """
     for name, value in (("n_jobs", n_jobs), ("threads", threads)):
@@ -92,20 +98,34 @@ def run_cells(
         clock.workers = workers
         # One cell a task: what is lost with a worker is what it was just running.
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        calls = (joblib.delayed(_one)(cell, str(store.path), threads, until) for cell in waiting)
-        for done, (cell, result, problem, failed) in enumerate(parallel(calls), 1):
-            left = clock.ended(cell, result)
-            yield Step(cell, done, len(waiting), left, result, problem, failed)
+        run = uuid.uuid4().hex
+        calls = (joblib.delayed(_one)(cell, str(store.path), threads, until, run) for cell in waiting)
+        try:
+            for done, (cell, result, problem, failed) in enumerate(parallel(calls), 1):
+                left = clock.ended(cell, result)
+                yield Step(cell, done, len(waiting), left, result, problem, failed)
+        except TerminatedWorkerError as error:
+            raise RunError(
+                "A worker process died, as processes do when memory runs out. What is finished is kept: run again, "
+                "with a smaller n_jobs."
+            ) from error
 
 
-def _one(cell: Cell, folder: str, threads: int, until: float) -> tuple[Cell, dict[str, Any] | None, str, bool]:
+def _one(
+    cell: Cell, folder: str, threads: int, until: float, run: str
+) -> tuple[Cell, dict[str, Any] | None, str, bool]:
     """A cell in a worker; an error comes back as text."""
     if until and time.time() > until:
         return cell, None, "left for the next run", False
+    store = Store(folder)
+    # A cluster tries a cell again when its worker dies, and joblib waits forever for one that it has given up.
+    deaths = store.taken(cell.key, run)
+    if deaths >= DEATHS and not store.has(cell.key):
+        return cell, None, f"failed: {deaths} workers died while they ran it, as they do when memory runs out", True
+    store.note(cell.key, "taken", run=run)
     try:
         return cell, run_cell(cell, folder, threads), "", False
     except Exception as error:  # one cell that fails must not take the others with it
-        store = Store(folder)
         store.write_failure(cell.key, traceback.format_exc())
         store.note(cell.key, "failed")
         text = str(error) if isinstance(error, LacunarError) else f"{type(error).__name__}: {error}"

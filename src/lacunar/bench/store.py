@@ -88,10 +88,10 @@ class Store:
         self.failures.mkdir(parents=True, exist_ok=True)
         (self.failures / f"{key}.txt").write_text(text, encoding="utf-8")
 
-    def note(self, key: str, what: str) -> None:
+    def note(self, key: str, what: str, **more: Any) -> None:
         """Add a line to the log: lines of several processes do not mix."""
         self.path.mkdir(parents=True, exist_ok=True)
-        line = {"cell": key, "what": what, "pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
+        line = {"cell": key, "what": what, "pid": os.getpid(), "host": socket.gethostname(), "time": time.time()} | more
         descriptor = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(descriptor, (json.dumps(line) + "\n").encode())
@@ -103,6 +103,14 @@ class Store:
         if not self.log.exists():
             return []
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+    def taken(self, key: str, run: str) -> int:
+        """How often workers have taken a cell in a run."""
+        if not self.log.exists():
+            return 0
+        mark, name = json.dumps(run), json.dumps(key)
+        with open(self.log, encoding="utf-8") as lines:
+            return sum(mark in line and name in line for line in lines)
 
     @contextlib.contextmanager
     def alone(self, name: str) -> Iterator[None]:
