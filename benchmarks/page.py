@@ -45,13 +45,14 @@ kernel.
 """
 
 ABOUT_PICKS = """\
-`{command}` (`--epochs` says how long an ordinary training is; the default of `lacunar.fit` is 40). The reference is a table of `retrain` utilities (log-loss) over {cuts} cuts of the data; against it stand
-{repeats} repeats of `amortised`, each one model on a cut of its own that the reference has not seen. A repeat agrees at
-a size when the subset that it ranks first there has a reference utility within one standard error (of the mean over the
-cuts) of the best one's. *Tied* is how many subsets of the size lie within that. *Retrained once* is how many single
-repeats of the reference itself, each with a model for every subset, agree with the mean of all of them, which they are
-part of. The two estimators differ in kind where a model for one subset alone gets worse by a further modality, as it
-may with few samples, and the model of all subsets, which is held back by having to serve each of them, does not."""
+`{command}` (`--epochs` says how long an ordinary training is; the default of `lacunar.fit` is 40). The reference is a
+table of `retrain` utilities (log-loss) over {cuts} cuts of the data; against it stand {repeats} repeats of `amortised`,
+each one model on a cut of its own that the reference has not seen. A repeat agrees at a size when the subset that it
+ranks first there has a reference utility within one standard error (of the mean over the cuts) of the best one's.
+*Tied* is how many subsets of the size lie within that. *Retrained once* is how many single repeats of the reference
+itself, each with a model for every subset, agree with the mean of all of them, which they are part of. The two
+estimators differ in kind where a model for one subset alone gets worse by a further modality, as it may with few
+samples, and the model of all subsets, which is held back by having to serve each of them, does not."""
 
 
 def machine(options: Options, before: str, after: str) -> str:
