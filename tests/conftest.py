@@ -17,7 +17,7 @@ matplotlib.use("agg")
 @pytest.fixture(autouse=True)
 def loggers_stay_as_they_are():
     """The command line sets up loggers for its process; tests and fixtures that call it must not silence others."""
-    for name in ("lacunar", "lacunar.data.dataset", "lacunar.training.references"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.NOTSET)
-        logger.propagate, logger.handlers = True, []
+    for name, logger in logging.Logger.manager.loggerDict.items():
+        if name.split(".")[0] == "lacunar" and isinstance(logger, logging.Logger):
+            logger.setLevel(logging.NOTSET)
+            logger.propagate, logger.handlers = True, []
