@@ -56,8 +56,8 @@ def mosi(
     result = data.split(indices={"train": rows[:count], "test": rows[count:]}, val=val, seed=seed)
     cautions = [
         "utterance vectors only: the frames and words in time are not in the file",
-        "the video features, too, look fitted on the labels of the official train part: a linear model of video alone is "
-        "right for nine in ten utterances of held-out train videos and for half of the official test part",
+        "the video features, too, look fitted on the labels of the official train part: a linear model of video alone "
+        "is right for nine in ten utterances of held-out train videos and for half of the official test part",
     ]
     if text == "features":
         cautions.insert(
