@@ -232,21 +232,27 @@ def test_no_file_knows_the_machine_it_was_written_on():
 # ------------------------------------------------------------------------------------------- one new file
 
 
-@pytest.fixture
-def new_files(tmp_path, monkeypatch):
-    """The files that docs/extending.md shows, each in a folder that its package looks into: {place: module}."""
+@pytest.fixture(scope="module")
+def new_files(tmp_path_factory):
+    """The files that docs/extending.md shows, each in a folder that its package looks into: {place: module}.
+
+    Imported once: a class that was imported twice has two places, and its short name is ambiguous until the first of
+    them is collected as garbage.
+    """
+    folders = tmp_path_factory.mktemp("new_files")
     page = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
     shown = re.findall(r"`src/lacunar/([\w/]+)/(\w+)\.py`.*?^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     assert {place for place, _, _ in shown} == set(PLACES)
-    modules = {}
+    modules, patch = {}, pytest.MonkeyPatch()
     for place, stem, content in shown:
         package = PLACES[place]
-        folder = tmp_path / place
+        folder = folders / place
         folder.mkdir(parents=True)
         (folder / f"{stem}.py").write_text(content, encoding="utf-8")
-        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+        patch.setattr(package, "__path__", [*package.__path__, str(folder)])
         modules[place] = importlib.import_module(f"{package.__name__}.{stem}")
     yield modules
+    patch.undo()
     for module in modules.values():
         package, _, stem = module.__name__.rpartition(".")
         del sys.modules[module.__name__]
