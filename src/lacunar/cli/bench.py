@@ -20,11 +20,13 @@ FAILED = 1
 
 
 def run(words: Sequence[str]) -> int:
-    """Run, report or tune."""
+    """Run, report, tune, export or import."""
     commands: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
         "run": (_run, "run the cells of a recipe that are not there yet"),
         "report": (_report, "tables, statistics, figures and one page from the results of a folder"),
         "tune": (_tune, "search the hyper-parameters of a recipe's methods on validation"),
+        "export": (_export, "write the finished cells of a folder into one file"),
+        "import": (_import, "put the cells of such a file into a folder, where a run goes on from them"),
     }
     if not words or words[0] in ("-h", "--help"):
         lines = ["usage: lacunar bench COMMAND [options]", "", "Compare methods on equal footing.", "", "commands:"]
@@ -172,6 +174,35 @@ def _tune(words: Sequence[str]) -> int:
         seeds=options.seeds, n_jobs=options.n_jobs, progress=show,
     )  # fmt: skip
     say(f"arguments  {found}", "In a recipe:  tuned: " + str(found))
+    return 0
+
+
+def _export(words: Sequence[str]) -> int:
+    parser = make_parser(
+        "bench export",
+        "Write finished cells into one file, a line each. What the file holds already stays: exports add up.",
+    )
+    parser.add_argument("folder", type=str, help="folder of the results")
+    parser.add_argument("--out", type=str, help="the file, for example benchmark.jsonl")
+    options = parse(parser, words)
+    out = _needed(options.out, "--out is needed, for example --out benchmark.jsonl.")
+    from lacunar.bench.archive import export_cells
+
+    say(f"{out} holds {export_cells(options.folder, out)} cells.")
+    return 0
+
+
+def _import(words: Sequence[str]) -> int:
+    parser = make_parser(
+        "bench import", "Put exported cells into a folder of results; cells that are there already stay as they are."
+    )
+    parser.add_argument("file", type=str, help="what 'lacunar bench export' wrote")
+    parser.add_argument("--out", type=str, help="folder of the results")
+    options = parse(parser, words)
+    out = _needed(options.out, "--out is needed, for example --out results/benchmark.")
+    from lacunar.bench.archive import import_cells
+
+    say(f"{import_cells(options.file, out)} cells were put into {out}.")
     return 0
 
 
