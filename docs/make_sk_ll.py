@@ -5,6 +5,8 @@ Run the recipes first (they resume):
     python -m lacunar.bench protocol recipes/sk_ll.yaml results/sk_ll
     python -m lacunar.bench protocol recipes/sk_ll_mult.yaml results/sk_ll
     python docs/make_sk_ll.py results/sk_ll
+
+Rows that ``docs/results`` holds from earlier runs stay in the tables until their cells run again.
 """
 
 from __future__ import annotations
@@ -22,16 +24,15 @@ from lacunar.bench.protocol_tables import TABLES
 
 HERE = Path(__file__).parent
 DIGITS = 4
+CELL = ["run", "problem", "rho", "beta", "seed"]
 
 
 def main(folder: str) -> None:
     """Fill every ``{{table {...}}}`` of the template, draw the figure, and keep the measured numbers beside it."""
     frames = collect(folder)
     (HERE / "results").mkdir(exist_ok=True)
-    for name, frame in frames.items():
-        if name != "points" and len(frame):
-            frame.round(DIGITS).to_csv(HERE / "results" / f"sk_ll_{name}.csv", index=False)
     picture(frames["points"])
+    frames = {name: measured(name, frame) for name, frame in frames.items() if name != "points"}
 
     def fill(found: re.Match) -> str:
         return TABLES[found.group(1)](frames, **json.loads(found.group(2)))
@@ -39,6 +40,20 @@ def main(folder: str) -> None:
     text = (HERE / "sk-ll.template.md").read_text()
     text = re.sub(r"\{\{(\w+) (\{.*?\})\}\}(?!\})", fill, text, flags=re.S)
     (HERE / "sk-ll.md").write_text(text)
+
+
+def measured(name: str, new: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a frame: the new ones, and those kept from earlier runs of other cells; kept again."""
+    path = HERE / "results" / f"sk_ll_{name}.csv"
+    if path.exists():
+        kept = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        if len(new):
+            again = pd.MultiIndex.from_frame(kept[CELL]).isin(pd.MultiIndex.from_frame(new[CELL]))
+            kept = kept[~again]
+        new = pd.concat([kept, new], ignore_index=True)
+    if len(new):
+        new.round(DIGITS).to_csv(path, index=False)
+    return new
 
 
 def picture(points: pd.DataFrame) -> None:
