@@ -17,6 +17,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from lacunar.bench.cells import Cell, load_problem
+from lacunar.bench.course import SNAPSHOTS, describe_training
 from lacunar.bench.memory import ResidentPeak
 from lacunar.bench.peers import PEERS
 from lacunar.bench.store import Store
@@ -145,7 +146,8 @@ def _train_and_score(
     waited = time.perf_counter() - start
     # Around the whole call: what a method does between epochs counts.
     clock = _Clock()
-    run = fit(data, model, objective, seed=cell.seed, references=shared, progress=False, **plan.get("fit", {}))
+    options = {**plan.get("fit", {}), **({"snapshots": SNAPSHOTS} if plan.get("probes") else {})}
+    run = fit(data, model, objective, seed=cell.seed, references=shared, progress=False, **options)
     taken = clock.read()
     table = evaluate(run.model, data.test, bootstrap=BOOTSTRAP, references=shared)
     variants = {}
@@ -163,6 +165,7 @@ def _train_and_score(
         "below_experts": list(table.below_experts.index) if shared is not None else [],
         "model": run.model.extra_repr(),
         "last_epoch": {name: value for name, value in state.items() if isinstance(value, (int, float, str))},
+        **describe_training(run, data, bool(plan.get("probes"))),
     }
     # Last: the model is of no use after it.
     facts["step_mb"] = _step_megabytes(run.objective, model, data, plan.get("fit", {}))

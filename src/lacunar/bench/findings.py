@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from lacunar.bench.course import courses, factors, probed
 from lacunar.bench.statistics import compare, pivot, ranks, record
 from lacunar.bench.store import Store
 from lacunar.bench.tables import collect, modality_scores, refusals, subset_scores
@@ -63,6 +64,8 @@ def find(
     modalities = modality_scores(subsets).merge(names, on="problem", how="left")
     scores = {measure: pivot(whole, measure) for measure in ("mean", "worst")}
     refused = refusals(found)
+    here = [result for result in found if result["cell"]["problem"] in set(results["problem"])]
+    final, during = probed(here)
     return BenchFacts(
         against=against,
         confidence=confidence,
@@ -79,6 +82,10 @@ def find(
         cost=_cost(whole, against),
         refused=refused[refused["problem"].isin(results["problem"]) | ~refused["problem"].isin(everything["problem"])],
         reported=[] if reported is None else read_reported(reported),
+        factors=factors(here),
+        course=courses(here),
+        capability=final,
+        trajectory=during,
         seeds=int(whole["seed"].nunique()),
         versions=_versions(found),
     )

@@ -18,7 +18,7 @@ from lacunar.errors import ConfigError, did_you_mean
 
 __all__ = ["Recipe", "open_recipe", "read_recipe"]
 
-_TOP = ("problems", "methods", "seeds", "settings", "fit", "trials", "tuned", "about")
+_TOP = ("problems", "methods", "seeds", "settings", "fit", "trials", "tuned", "about", "probes")
 _PROBLEM = ("dataset", "options", "only", "rates", "methods", "seeds", "settings", "modalities", "part", "text", "fit")
 _METHOD = ("peer", "objective", "arguments", "model", "fit", "references")
 #: Arguments of ``lacunar.fit`` that a cell decides itself.
@@ -53,7 +53,8 @@ def open_recipe(path: str | Path) -> Recipe:
     itself makes has ``options``). ``methods`` names peers and
     objectives with their ``arguments``. ``fit`` is shared by all methods, so that they have the same budget; a method's
     own ``fit`` is added to it. ``tuned`` names a file that ``lacunar bench tune`` has written: its arguments replace
-    those of a method on a problem.
+    those of a method on a problem. With ``probes: true`` the encoders of every trained model are probed, too, at the
+    end and during training.
 
     Raises:
         ConfigError: an unknown key, data set, option, method, argument or setting, with what was probably meant.
@@ -74,6 +75,11 @@ def open_recipe(path: str | Path) -> Recipe:
     shared = recipe.get("fit") or {}
     _check_fit(shared, f"{path}, fit")
     methods = {name: _method(name, run or {}, shared, path) for name, run in recipe["methods"].items()}
+    probes = recipe.get("probes", False)
+    if not isinstance(probes, bool):
+        raise ConfigError(f"{path}: probes: expected true or false, got {probes!r}.")
+    if probes:
+        methods = {name: run if "peer" in run else {**run, "probes": True} for name, run in methods.items()}
     tuned = _tuned(path, recipe.get("tuned"))
     cells = list(_cells(recipe, methods, tuned, path))
     return Recipe(cells, methods, int(recipe.get("trials", 10)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from lacunar.report.bench_course import capability_section, course_section, factors_section
 from lacunar.report.bench_figures import cost_figure, critical_difference_figure, difference_figure, setting_figure
 from lacunar.report.page import Block, Column, Drawing, Entries, Page, Row, Section, Table, Text, Tile
 
@@ -67,6 +68,7 @@ class BenchFacts:
         cost: per method score, seconds, ratio of seconds, memory.
         refused: problems and methods that refuse them.
         reported: tables of papers.
+        factors, course, capability, trajectory: how training went, see :mod:`lacunar.bench.course`.
         seeds: how many.
         versions: of what the results depend on.
     """
@@ -86,6 +88,10 @@ class BenchFacts:
     cost: pd.DataFrame
     refused: pd.DataFrame
     reported: list[Reported] = field(default_factory=list)
+    factors: pd.DataFrame = field(default_factory=pd.DataFrame)
+    course: pd.DataFrame = field(default_factory=pd.DataFrame)
+    capability: pd.DataFrame = field(default_factory=pd.DataFrame)
+    trajectory: pd.DataFrame = field(default_factory=pd.DataFrame)
     seeds: int = 0
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -104,6 +110,9 @@ def bench_page(facts: BenchFacts, title: str | None = None) -> Page:
         _settings_section(facts),
         _parts_section("subsets", "Subset by subset", facts.subsets, _SUBSETS),
         _parts_section("modalities", "Modality by modality", facts.modalities, _MODALITIES),
+        factors_section(facts.factors),
+        course_section(facts.course),
+        capability_section(facts.capability, facts.trajectory),
         _cost_section(facts),
         _refused_section(facts),
         _reported_section(facts),

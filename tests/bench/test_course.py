@@ -1,0 +1,90 @@
+"""What cells say of training: weights of modalities, losses by epoch, capability of encoders."""
+
+import numpy as np
+import pytest
+import yaml
+
+from lacunar.bench.course import courses, factors, probed
+from lacunar.bench.findings import find
+from lacunar.bench.recipe import open_recipe
+from lacunar.bench.runner import run_cells
+from lacunar.bench.store import Store
+from lacunar.errors import ConfigError
+from lacunar.report.bench_course import capability_figure, course_figure
+from lacunar.report.bench_page import bench_page
+
+EPOCHS = 2
+RECIPE = {
+    "seeds": 1,
+    "probes": True,
+    "fit": {"max_epochs": EPOCHS, "experts": False},
+    "methods": {"joint": {"objective": "Joint"}, "MCE": {"objective": "MCE"}, "late": {"peer": "late fusion"}},
+    "problems": {
+        "world": {
+            "dataset": "synthetic", "options": {"world": "additive", "n": 100}, "only": ["m0", "m1"],
+            "settings": {"rare": {"m0": 0.2, "m1": 0.5}},
+        }
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("course")
+    (place / "r.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    steps = list(run_cells(open_recipe(place / "r.yaml").cells, place / "out"))
+    assert not any(step.failed for step in steps), [step.said for step in steps]
+    return place / "out"
+
+
+def test_the_factors_of_each_modality_are_those_of_the_last_epoch(folder):
+    found = factors(Store(folder).results())
+    assert set(found["method"]) == {"MCE"}, "only MCE weighs modalities"
+    assert found["modality"].tolist() == ["m0", "m1"]
+    assert found["rate"].tolist() == [0.2, 0.5]
+    assert (np.diff(found["A"]) > 0).all(), "the rarer a modality, the larger A"
+    assert found["B"].between(0, 1).all()
+    logged = next(r for r in Store(folder).results() if r["cell"]["method"] == "MCE")["last_epoch"]
+    assert found["phi"].tolist() == [logged[f"phi/m{m}"] for m in range(2)]
+
+
+def test_the_course_has_a_loss_for_every_epoch_of_what_is_trained(folder):
+    found = courses(Store(folder).results())
+    assert set(found["method"]) == {"joint", "MCE"}
+    for _, part in found.groupby("method"):
+        assert part["epoch"].tolist() == list(range(1, EPOCHS + 1))
+        assert np.isfinite(part["loss"]).all()
+    lines = {line.get_label(): line.get_ydata() for line in course_figure(found).axes[0].lines}
+    assert set(lines) == {"joint", "MCE"}
+    for method, part in found.groupby("method"):
+        np.testing.assert_allclose(lines[method], part["loss"] / part["loss"].iloc[0])
+
+
+def test_probes_score_every_encoder_at_the_end_and_on_the_way(folder):
+    final, during = probed(Store(folder).results())
+    assert set(final["method"]) == {"joint", "MCE"}
+    assert final.groupby("method")["modality"].apply(list).tolist() == [["m0", "m1"]] * 2
+    assert final["score"].between(0, 1).all()
+    assert during["epoch"].max() == EPOCHS and during["epoch"].min() >= 1
+    figure = capability_figure(during)
+    assert [axes.get_title("left") for axes in figure.axes] == ["m0", "m1"]
+    assert all(len(axes.lines) == 2 for axes in figure.axes)
+
+
+def test_the_page_has_sections_only_for_what_was_kept(folder, tmp_path):
+    anchors = [section.anchor for section in bench_page(find(folder)).sections]
+    assert {"factors", "course", "capability"} <= set(anchors)
+    bare = {**RECIPE, "methods": {"late": {"peer": "late fusion"}}, "probes": False}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(bare, sort_keys=False))
+    list(run_cells(open_recipe(tmp_path / "r.yaml").cells, tmp_path / "out"))
+    anchors = [section.anchor for section in bench_page(find(tmp_path / "out")).sections]
+    assert not {"factors", "course", "capability"} & set(anchors)
+
+
+def test_probes_is_yes_or_no_and_leaves_peers_alone(tmp_path):
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    probed_methods = {name for name, run in open_recipe(tmp_path / "r.yaml").methods.items() if run.get("probes")}
+    assert probed_methods == {"joint", "MCE"}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({**RECIPE, "probes": "final"}, sort_keys=False))
+    with pytest.raises(ConfigError, match="probes: expected true or false, got 'final'"):
+        open_recipe(tmp_path / "r.yaml")
