@@ -178,14 +178,13 @@ def markdown(
             text = f"{scale * row[column]:{shape}}"
             return f"**{text}**" if abs(row[column] - leader[column]) < 1e-12 else text
 
-        average = f"{shown('average')} [{scale * row['low']:{shape}}, {scale * row['high']:{shape}}]"
-        gap = (
-            ""
-            if method == against or pd.isna(row.get("difference"))
-            else (
-                f"{scale * row['difference']:+{shape}} [{scale * row['from']:+{shape}}, {scale * row['to']:+{shape}}]"
-            )
-        )
+        average, gap = shown("average"), ""
+        if pd.notna(row["low"]):  # one seed has no interval
+            average += f" [{scale * row['low']:{shape}}, {scale * row['high']:{shape}}]"
+        if method != against and pd.notna(row.get("difference")):
+            gap = f"{scale * row['difference']:+{shape}}"
+            if pd.notna(row["from"]):
+                gap += f" [{scale * row['from']:+{shape}}, {scale * row['to']:+{shape}}]"
         lines.append(
             "| " + " | ".join([str(method), *map(shown, problems), average, gap, str(int(row["seeds"]))]) + " |"
         )
