@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from lacunar.bench.tables import data_name
+
 __all__ = ["FACTORS", "courses", "describe_training", "factors", "probed"]
 
 #: What objectives log of each modality: rarity, lag, score alone, Shapley contribution.
@@ -25,7 +27,9 @@ def describe_training(run: Any, data: Any, probes: bool) -> dict[str, Any]:
         probes: whether to probe.
     """
     columns = [name for name in ("loss", "val/loss", "val/score") if name in run.history]
-    facts: dict[str, Any] = {"course": {name: run.history[name].round(6).tolist() for name in columns}}
+    course = run.history[columns].round(6).astype(object)
+    # An epoch without validation has no number, and JSON no NaN.
+    facts: dict[str, Any] = {"course": course.where(course.notna(), None).to_dict("list")}
     if probes:
         from lacunar.evaluation import capability, capability_trajectory
         from lacunar.evaluation.outputs import joint_model
@@ -78,7 +82,6 @@ def probed(results: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataF
 def _trained(results: Iterable[Mapping[str, Any]]) -> Iterator[tuple[dict[str, Any], Mapping[str, Any]]]:
     for result in results:
         if "refused" not in result:
-            cell, setting = result["cell"], result["cell"].get("setting", "")
-            data = cell["problem"].removesuffix(f" ({setting})") if setting else cell["problem"]
-            at = {"problem": cell["problem"], "data": data, "setting": setting}
+            cell = result["cell"]
+            at = {"problem": cell["problem"], "data": data_name(cell), "setting": cell.get("setting", "")}
             yield {**at, "method": cell["method"], "seed": cell["seed"]}, result

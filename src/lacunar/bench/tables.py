@@ -12,7 +12,7 @@ from lacunar.bench.store import Store
 from lacunar.errors import DataError
 from lacunar.evaluation.statistics import seed_interval
 
-__all__ = ["collect", "comparison", "markdown", "modality_scores", "refusals", "subset_scores"]
+__all__ = ["collect", "comparison", "data_name", "markdown", "modality_scores", "refusals", "subset_scores"]
 
 #: Columns of the subset table whose mean over all subsets is collected too.
 AVERAGED = ("balanced_accuracy", "log_loss", "ece")
@@ -48,7 +48,7 @@ def collect(folder: str | Path | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                     **{name: pd.Series([row.get(name) for row in subsets], dtype=float).mean() for name in AVERAGED},
                     "seconds": result["seconds"],
                     "presence": result["presence"],
-                    "data": _data_name(cell),
+                    "data": data_name(cell),
                     "setting": cell.get("setting", ""),
                     "variant_of": "" if method == cell["method"] else cell["method"],
                     **{name: result.get(name) for name in COSTS},
@@ -103,7 +103,8 @@ def _results(given: str | Path | Sequence[Mapping[str, Any]]) -> Iterable[Mappin
     return Store(given).results() if isinstance(given, (str, Path)) else given
 
 
-def _data_name(cell: Mapping[str, Any]) -> str:
+def data_name(cell: Mapping[str, Any]) -> str:
+    """The name of a cell's problem without its setting."""
     setting = cell.get("setting", "")
     return cell["problem"].removesuffix(f" ({setting})") if setting else cell["problem"]
 

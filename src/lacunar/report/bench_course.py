@@ -28,7 +28,7 @@ def factors_section(factors: pd.DataFrame) -> Section:
         return Section("factors", "Weights of modalities")
     text = (
         "Means over seeds and, but for A, over the steps of the last epoch: A weighs how rare a modality is, B how far "
-        "its Shapley contribution phi falls short of U, its score alone. 0 and 1 are the limits of B."
+        "its Shapley contribution phi falls short of U, its score alone, and is 0 where it does not."
     )
     blocks: list[Block] = [Text(text)]
     for data, part in factors.groupby("data", sort=False):
@@ -71,9 +71,9 @@ def _course_table(data: str, course: pd.DataFrame) -> Table:
     for method, part in relative.groupby("method", sort=False):
         runs = part.pivot_table(index=["problem", "seed"], columns="epoch", values="loss", sort=False)
         bumps = (runs.diff(axis=1) > 0.02).sum(axis=1).mean()
-        last = [runs.iloc[:, -1].mean(), runs.iloc[:, max(-6, -runs.shape[1]) : -1].mean(axis=1).mean()]
-        rows.append(Row([str(method), f"{last[0]:.3f}", f"{last[1]:.3f}", f"{bumps:.1f}"]))
-    heads = ("method", "last epoch", "five epochs before", "bumps")
+        last, before = runs.iloc[:, -1].mean(), runs.iloc[:, -6:-1].mean(axis=1).mean()
+        rows.append(Row([str(method), _number(last), _number(before), f"{bumps:.1f}"]))
+    heads = ("method", "last epoch", "mean of the five before", "bumps")
     columns = [Column(head, number > 0) for number, head in enumerate(heads)]
     return Table(f"{data}: loss over that of the first epoch", columns, rows)
 
