@@ -1,6 +1,7 @@
 """What cells say of training: weights of modalities, losses by epoch, capability of encoders."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -10,7 +11,7 @@ from lacunar.bench.recipe import open_recipe
 from lacunar.bench.runner import run_cells
 from lacunar.bench.store import Store
 from lacunar.errors import ConfigError
-from lacunar.report.bench_course import capability_figure, course_figure
+from lacunar.report.bench_course import MOST, capability_figure, course_figure, course_section
 from lacunar.report.bench_page import bench_page
 
 EPOCHS = 2
@@ -79,6 +80,21 @@ def test_the_page_has_sections_only_for_what_was_kept(folder, tmp_path):
     list(run_cells(open_recipe(tmp_path / "r.yaml").cells, tmp_path / "out"))
     anchors = [section.anchor for section in bench_page(find(tmp_path / "out")).sections]
     assert not {"factors", "course", "capability"} & set(anchors)
+
+
+def test_a_figure_names_the_methods_that_it_does_not_show():
+    names = [f"method {number:02}" for number in range(MOST + 2)]
+    rows = [
+        {"problem": "p", "data": "p", "setting": "", "method": name, "seed": 0, "epoch": epoch, "loss": 1 / epoch}
+        for name in names
+        for epoch in (1, 2)
+    ]
+    drawing, table = course_section(pd.DataFrame(rows)).blocks[1:]
+    assert len(drawing.figure.axes[0].lines) == MOST
+    assert drawing.caption.endswith(f"The table has the others, too: {names[-2]}; {names[-1]}.")
+    assert [row.cells[0] for row in table.rows] == names
+    one = course_section(pd.DataFrame(rows[:2])).blocks[1]
+    assert "others" not in one.caption
 
 
 def test_probes_is_yes_or_no_and_leaves_peers_alone(tmp_path):

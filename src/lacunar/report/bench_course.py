@@ -60,7 +60,8 @@ def course_section(course: pd.DataFrame) -> Section:
     )
     blocks: list[Block] = [Text(text)]
     for data, part in course.groupby("data", sort=False):
-        drawing = Drawing(course_figure(part), f"{data}: loss in training by epoch", "Lower is not better: see above.")
+        shown = f"Lower is not better: see above.{_left_out(part)}"
+        drawing = Drawing(course_figure(part), f"{data}: loss in training by epoch", shown)
         blocks += [drawing, _course_table(str(data), part)]
     return Section("course", "Training", blocks)
 
@@ -133,7 +134,8 @@ def capability_section(final: pd.DataFrame, during: pd.DataFrame) -> Section:
         own = during[during["data"] == data]
         if len(own):
             alt = f"{data}: capability of each encoder during training"
-            blocks.append(Drawing(capability_figure(own), alt, "One panel a modality, one line a method."))
+            shown = f"One panel a modality, one line a method.{_left_out(own)}"
+            blocks.append(Drawing(capability_figure(own), alt, shown))
         blocks.append(Table(f"{data}: capability of each encoder", columns, rows))
     return Section("capability", "Capability of the encoders", blocks)
 
@@ -161,6 +163,12 @@ def capability_figure(during: pd.DataFrame) -> Figure:
         panels[0].set_ylabel("probe score")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(methods), 5))
     return figure
+
+
+def _left_out(frame: pd.DataFrame) -> str:
+    """Which methods a figure does not show, in words; nothing where it shows them all."""
+    rest = list(dict.fromkeys(frame["method"]))[MOST:]
+    return f" The table has the others, too: {'; '.join(map(str, rest))}." if rest else ""
 
 
 def _number(value: float) -> str:
