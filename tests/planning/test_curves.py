@@ -10,8 +10,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from lacunar.datasets.worlds_of_generation import generable
-from lacunar.errors import ConfigError, DataError
+from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.planning.curves import fit_curves, learning_curves
+from lacunar.planning.learner import Learner
 from tests.helpers import vectors
 
 SIZES = (40, 80, 160, 320)
@@ -181,3 +182,24 @@ def test_bad_requests_are_told():
     nobody = data.hide({"m0": np.arange(40) % 2 == 0, "m1": np.arange(40) % 2 == 1})
     with pytest.raises(DataError, match="no sample has all of m0, m1"):
         learning_curves(nobody, ["m0+m1"])
+
+
+def test_interrupted_curves_go_on(tmp_path, monkeypatch):
+    data, real, trained = generable(120, seed=1).data, Learner.score, []
+    ask = {"make_model": LogisticRegression, "seeds": 2, "sizes": (0.5, 1.0)}
+
+    def count(self, *given):
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        trained.append(given[2])
+        return real(self, *given)
+
+    monkeypatch.setattr(Learner, "score", count)
+    with pytest.raises(KeyboardInterrupt, match="3 of 4 parts are kept"):
+        learning_curves(data, out=tmp_path / "c", **ask)
+    monkeypatch.setattr(Learner, "score", real)
+    resumed, whole = learning_curves(data, out=tmp_path / "c", **ask), learning_curves(data, **ask)
+    pd.testing.assert_frame_equal(resumed.drop(columns="seconds"), whole.drop(columns="seconds"), check_exact=True)
+    assert resumed.attrs == whole.attrs
+    with pytest.raises(RunError, match="metric: there 'log_loss', here 'brier'"):
+        learning_curves(data, metric="brier", out=tmp_path / "c", **ask)

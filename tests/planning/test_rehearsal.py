@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from lacunar.data.dataset import from_arrays
 from lacunar.datasets.worlds_of_generation import generable, ungenerable
-from lacunar.errors import ConfigError, DataError
+from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.generation.mean import MeanCompleter
 from lacunar.models.preprocessing import Standardize
 from lacunar.planning.learner import Learner, held_out
@@ -242,3 +242,32 @@ def test_one_class_in_what_is_kept_is_a_stated_answer():
     outcome = Learner(model).score(train, data.select(np.arange(20, 40)))
     assert "of one class" in outcome.notes[0]
     assert torch.isfinite(torch.tensor(outcome.score))
+
+
+def test_an_interrupted_rehearsal_goes_on_and_refuses_other_repeats(tmp_path, monkeypatch):
+    data = generable(200, seed=1).data
+    ask = {"make_model": model, "seeds": 3, "subsets": ["x1+x2"]}
+    trained, real = [], Learner.score
+
+    def count(self, train, test, seed=0, fill=False):
+        if len(trained) == 6:
+            raise KeyboardInterrupt
+        trained.append(seed)
+        return real(self, train, test, seed, fill)
+
+    monkeypatch.setattr(Learner, "score", count)
+    with pytest.raises(KeyboardInterrupt, match="1 of 3 parts are kept"):
+        rehearse(data, out=tmp_path / "r", **ask)
+    monkeypatch.setattr(Learner, "score", lambda self, *given: (trained.append(given[2]), real(self, *given))[1])
+    resumed = rehearse(data, out=tmp_path / "r", **ask)
+    assert trained == [0] * 4 + [1] * 2 + [1] * 4 + [2] * 4
+    whole = rehearse(data, **ask)
+    for part in ("points", "quality"):
+        kept, fresh = (getattr(one, part).drop(columns="seconds", errors="ignore") for one in (resumed, whole))
+        pd.testing.assert_frame_equal(kept, fresh, check_exact=True)
+    # Other subsets are further parts of the same rehearsal; another learner or other data are not.
+    rehearse(data, out=tmp_path / "r", **{**ask, "subsets": ["x1"]})
+    with pytest.raises(RunError, match="rehearsal cells of other data or another configuration"):
+        rehearse(generable(200, seed=2).data, out=tmp_path / "r", **ask)
+    with pytest.raises(RunError, match="completer"):
+        rehearse(data, out=tmp_path / "r", completer="mean", **ask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,9 +15,11 @@ from joblib import delayed
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.planning.estimate_scoring import metric_for
+from lacunar.planning.estimate_store import CellStore
 from lacunar.planning.learner import Learner, complete_cases, held_out
 from lacunar.planning.nested import NestedSubsets
 from lacunar.planning.repeats import named_subsets, run_jobs, seed_list
+from lacunar.training.folder import fingerprint
 
 __all__ = ["CEILINGS", "Curves", "Prediction", "fit_curves", "learning_curves"]
 
@@ -49,6 +52,7 @@ def learning_curves(
     test: float = 0.25,
     fit: Mapping[str, Any] | None = None,
     n_jobs: int = 1,
+    out: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Train on growing parts of the pilot and score each on held-out rows that are never trained on.
@@ -66,6 +70,7 @@ def learning_curves(
         test: share of the samples that is held out.
         fit: options of :func:`lacunar.fit`.
         n_jobs: trainings at the same time.
+        out: folder that keeps finished trainings, so that the same call goes on with the others.
         progress: show how far it is.
 
     Returns:
@@ -75,6 +80,7 @@ def learning_curves(
     Raises:
         ConfigError: sizes outside (0, 1], an unknown metric.
         DataError: an unknown modality, no target, or too few samples with a subset.
+        RunError: ``out`` holds trainings of other data or another learner.
     """
     shares = sorted({float(size) for size in sizes})
     if not shares or not 0 < shares[0] <= shares[-1] <= 1:
@@ -82,24 +88,26 @@ def learning_curves(
     if data.target is None or data.task is None:
         raise DataError("Learning curves need a target, and the data have none.")
     learner = Learner(make_model, metric_for(data.task, metric), None, fit or {})
-    jobs = []
+    store = CellStore(out, {"test": test, **learner.describe(data)}, "learning curve")
+    jobs = {}
     for names in named_subsets(data.lattice, subsets):
         known = complete_cases(data, names)
         for seed in seed_list(seeds):
             rest, scored = held_out(known, test, seed)
             counts = sorted({max(2, round(share * len(rest))) for share in shares})
-            jobs += [(names, seed, rest, scored, count) for count in counts]
-    rows = run_jobs([delayed(_point)(learner, *job) for job in jobs], n_jobs, progress, "learning curves")
-    points = pd.DataFrame(rows)
+            for count in counts:
+                key = f"{fingerprint(names)[:12]}-seed{seed}-{count}"
+                jobs[key] = delayed(_point)(learner, names, seed, rest, scored, count)
+    points = pd.DataFrame([row for rows in run_jobs(jobs, n_jobs, progress, "learning curve", store) for row in rows])
     points.attrs["metric"] = learner.metric
     return points
 
 
 def _point(
     learner: Learner, names: tuple[str, ...], seed: int, rest: MultimodalDataset, scored: MultimodalDataset, count: int
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     outcome = learner.score(rest.select(NestedSubsets(rest, seed).rows(count)), scored, seed)
-    return {
+    row = {
         "subset": "+".join(names),
         "n": outcome.n,
         "seed": seed,
@@ -107,6 +115,7 @@ def _point(
         "baseline": outcome.baseline,
         "seconds": outcome.seconds,
     }
+    return [row]
 
 
 @dataclass(frozen=True, eq=False)

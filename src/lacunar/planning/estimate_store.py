@@ -1,4 +1,4 @@
-"""Finished cells of a utility table as files, so that an interrupted call goes on where it was."""
+"""Finished cells as files, so that an interrupted call goes on where it was."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from lacunar.training.files import discard_leftovers, read_json, write_json
 __all__ = ["CellStore"]
 
 FORMAT = 1
-KIND = "lacunar utility cells"
 
 
 class CellStore:
@@ -22,34 +21,36 @@ class CellStore:
     Args:
         path: the folder; it need not exist. None keeps nothing.
         config: what was asked, plain data.
+        what: what the cells are of.
 
     Raises:
         RunError: the folder holds something else, or cells of other data or another configuration; every difference
             is named.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None, config: dict[str, Any]):
+    def __init__(self, path: str | os.PathLike[str] | None, config: dict[str, Any], what: str = "utility"):
         self.path = None if path is None else Path(path)
         if self.path is None:
             return
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"out: {self.path} is a file; expected a folder, or a path that does not exist.")
         self.cells = self.path / "cells"
-        asked = {"kind": KIND, "format": FORMAT, "asked": config}
+        kind = f"lacunar {what} cells"
+        asked = {"kind": kind, "format": FORMAT, "asked": config}
         place = self.path / "config.json"
         if place.exists():
             stored = read_json(place)
-            if not isinstance(stored, dict) or stored.get("kind") != KIND or stored.get("format") != FORMAT:
-                raise RunError(f"{place} is not the configuration of a utility table that this version can go on with.")
+            if not isinstance(stored, dict) or stored.get("kind") != kind or stored.get("format") != FORMAT:
+                raise RunError(f"{place} is not the configuration of {what} cells that this version can go on with.")
             found = named_differences(stored["asked"], config)
             if found:
                 listing = "\n".join(f"  {line}" for line in found)
                 raise RunError(
-                    f"{self.path} holds the utilities of other data or another configuration (there: the folder, here: "
+                    f"{self.path} holds {what} cells of other data or another configuration (there: the folder, here: "
                     f"this call):\n{listing}\nUse another folder, or the same data and arguments to go on."
                 )
         elif self.path.exists() and any(entry.name[:1] != "." for entry in self.path.iterdir()):
-            raise RunError(f"{self.path} holds files but no config.json of a utility table. Use an empty folder.")
+            raise RunError(f"{self.path} holds files but no config.json of {what} cells. Use an empty folder.")
         self.cells.mkdir(parents=True, exist_ok=True)
         discard_leftovers(self.cells)
         if not place.exists():

@@ -46,6 +46,10 @@ class Settings:
     out: Path | None = None
     progress: bool = True
 
+    def folder(self, what: str) -> Path | None:
+        """Where finished trainings of a kind are kept."""
+        return None if self.out is None else self.out / what
+
 
 @dataclass(eq=False)
 class Knowledge:
@@ -102,7 +106,7 @@ def learn(
         known.utilities = estimate_utilities(
             pilot, settings.make_model, estimator=settings.estimator, metric=settings.metric, seeds=settings.seeds,
             n_jobs=settings.n_jobs, fit=settings.fit, progress=settings.progress,
-            out=None if settings.out is None else settings.out / "utilities",
+            out=settings.folder("utilities"),
         )  # fmt: skip
         known.trainings += known.utilities.trainings
     if "outlook" not in needs and curves is None and rehearsal is None:
@@ -125,7 +129,7 @@ def learn(
             known.rehearsal = rehearse(
                 pilot, [lattice.subset(code) for code in chosen], completer=settings.completer,
                 make_model=settings.make_model, metric=settings.metric, seeds=settings.seeds, draws=settings.draws,
-                fit=settings.fit, n_jobs=settings.n_jobs, progress=settings.progress,
+                fit=settings.fit, n_jobs=settings.n_jobs, out=settings.folder("rehearsal"), progress=settings.progress,
             )  # fmt: skip
             known.trainings += known.rehearsal.trainings
     if known.rehearsal is not None:
@@ -209,7 +213,7 @@ def _take_curves(
     if curves is None:
         curves = learning_curves(
             pilot, None, make_model=settings.make_model, metric=settings.metric, seeds=settings.seeds,
-            fit=settings.fit, n_jobs=settings.n_jobs, progress=settings.progress,
+            fit=settings.fit, n_jobs=settings.n_jobs, out=settings.folder("curves"), progress=settings.progress,
         )  # fmt: skip
         known.trainings += len(curves)
     elif not isinstance(curves, pd.DataFrame):

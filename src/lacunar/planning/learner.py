@@ -20,9 +20,12 @@ from lacunar.errors import ConfigError, DataError
 from lacunar.generation import Completer
 from lacunar.generation import get as get_completer
 from lacunar.models.references import estimator_opinions
+from lacunar.planning.estimate_config import plain_option
+from lacunar.planning.estimate_pilot import describe_pilot
 from lacunar.planning.estimate_scoring import metric_for, score_constant, score_output
 from lacunar.planning.nested import NestedSubsets
 from lacunar.planning.retrain import WholeSubset, fit_options, one_thread, settle
+from lacunar.training.folder import describe_module
 
 __all__ = ["Learner", "Outcome", "complete_cases", "held_out"]
 
@@ -125,6 +128,19 @@ class Learner:
         if not isinstance(made, Completer):
             raise ConfigError(f"completer: expected a name such as 'ridge', or a completer, got {self.completer!r}.")
         return made
+
+    def describe(self, data: MultimodalDataset) -> dict[str, Any]:
+        """Itself and the data as plain facts, by which stored results are known to be of the same learner and data."""
+        with torch.random.fork_rng():
+            model = self.make(data.observed())
+        return {
+            "model": describe_module(model) if isinstance(model, nn.Module) else " ".join(repr(model).split()),
+            "metric": self.metric,
+            "completer": None if self.completer is None else describe_module(self.make_completer()),
+            "fit": {name: plain_option(value) for name, value in sorted(fit_options(self.fit).items())},
+            "val": self.val,
+            "data": describe_pilot(data),
+        }
 
     def train(self, data: MultimodalDataset, seed: int = 0) -> tuple[Predictor, tuple[str, ...]]:
         """From training samples to a function from samples to raw outputs, ``(N, n_outputs, ...)``; and notes."""

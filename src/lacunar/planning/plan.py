@@ -102,7 +102,7 @@ def plan(
         subgroups: attributes to measure the effect by: all of the data's when None, none for False.
         draws: bootstrap draws.
         seed: of the draws.
-        out: folder for ``plan.json`` and for what lets an interrupted estimate of the utilities go on.
+        out: folder for ``plan.json`` and for what lets an interrupted call go on with the trainings that it lacks.
         progress: show progress on standard error.
 
     Returns:

@@ -9,6 +9,7 @@ up it lies. It needs no data that are not there already.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,9 +24,11 @@ from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.evaluation.statistics import seed_interval
 from lacunar.lattice import Lattice
 from lacunar.planning.estimate_scoring import metric_for
+from lacunar.planning.estimate_store import CellStore
 from lacunar.planning.learner import Learner, complete_cases, held_out
 from lacunar.planning.nested import NestedSubsets
 from lacunar.planning.repeats import named_subsets, run_jobs, seed_list
+from lacunar.training.folder import fingerprint
 
 __all__ = ["Rehearsal", "ratio_interval", "rehearse"]
 
@@ -138,6 +141,7 @@ def rehearse(
     draws: int = 1000,
     fit: Mapping[str, Any] | None = None,
     n_jobs: int = 1,
+    out: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Rehearsal:
     """Measure the completion quality of subsets inside the pilot (section 9.3, step 2, of the specification).
@@ -165,11 +169,13 @@ def rehearse(
         draws: bootstrap draws.
         fit: options of :func:`lacunar.fit`.
         n_jobs: repeats at the same time.
+        out: folder that keeps finished repeats, so that the same call goes on with the others.
         progress: show how far it is.
 
     Raises:
         DataError: no target, too few complete samples, an unknown subset, or all modalities as a subset.
         ConfigError: a share outside (0, 1), an unknown metric or completer.
+        RunError: ``out`` holds repeats of other data or another learner.
     """
     if data.target is None or data.task is None:
         raise DataError("A rehearsal needs a target, and the data have none.")
@@ -177,12 +183,12 @@ def rehearse(
         raise ConfigError(f"keep: expected a share in (0, 1), got {keep!r}.")
     chosen = named_subsets(data.lattice, subsets, proper=True)
     learner = Learner(make_model, metric_for(data.task, metric), completer, fit or {})
-    learner.make_completer()
     full = complete_cases(data)
     every = seed_list(seeds)
-    jobs = [delayed(_repeat)(learner, full, chosen, seed, keep, test) for seed in every]
-    rows = [row for part in run_jobs(jobs, n_jobs, progress, "rehearsal") for row in part]
-    points = pd.DataFrame(rows)
+    store = CellStore(out, {"keep": keep, "test": test, **learner.describe(full)}, "rehearsal")
+    mark = fingerprint(chosen)[:12]
+    jobs = {f"{mark}-seed{seed}": delayed(_repeat)(learner, full, chosen, seed, keep, test) for seed in every}
+    points = pd.DataFrame([row for rows in run_jobs(jobs, n_jobs, progress, "rehearsal", store) for row in rows])
     result = _summary(points, chosen, data.lattice, confidence, draws)
     counts = points.groupby("arm")["n"].first()
     notes = list(result.pop("notes"))

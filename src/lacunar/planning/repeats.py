@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from joblib import Parallel
 from lacunar.errors import ConfigError, DataError
 from lacunar.lattice import Lattice
 from lacunar.planning.estimate_progress import CellProgress
+from lacunar.planning.estimate_store import CellStore
 
 __all__ = ["named_subsets", "run_jobs", "seed_list"]
 
@@ -58,11 +59,30 @@ def named_subsets(
     return found
 
 
-def run_jobs(jobs: Sequence[Any], n_jobs: int, progress: bool, what: str) -> list[Any]:
-    """Results of joblib's delayed calls, in their order, while it is shown how many there are."""
-    results = []
-    with CellProgress(what, len(jobs), 0, progress) as shown:
-        for result in Parallel(n_jobs=n_jobs, return_as="generator")(jobs):
-            results.append(result)
-            shown.advance()
-    return results
+def run_jobs(
+    jobs: Mapping[str, Any], n_jobs: int, progress: bool, what: str, store: CellStore | None = None
+) -> list[list[dict[str, Any]]]:
+    """The rows of each job, in the order of the jobs, from the store or computed, while it is shown how many there are.
+
+    Args:
+        jobs: joblib's delayed calls by the key that the store keeps their rows under.
+        n_jobs: how many at the same time.
+        progress: show how far it is.
+        what: the jobs are for.
+        store: keeps rows as soon as they are there; None keeps nothing.
+    """
+    found = {key: cell["rows"] for key in jobs if store is not None and (cell := store.read(key)) is not None}
+    missing = [key for key in jobs if key not in found]
+    try:
+        with CellProgress(what, len(jobs), len(found), progress) as shown:
+            for key, rows in zip(missing, Parallel(n_jobs=n_jobs, return_as="generator")(map(jobs.get, missing))):
+                found[key] = rows
+                if store is not None:
+                    store.write({"key": key, "rows": rows})
+                shown.advance()
+    except KeyboardInterrupt:
+        kept = "nothing is kept without out="
+        if store is not None and store.path is not None:
+            kept = f"{len(found)} of {len(jobs)} parts are kept in {store.path}"
+        raise KeyboardInterrupt(f"The {what} was interrupted; {kept}. Run the same call to go on.") from None
+    return [found[key] for key in jobs]
