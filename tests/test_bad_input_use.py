@@ -10,6 +10,9 @@ import pytest
 import lacunar as lc
 from lacunar.errors import ConfigError, DataError, RunError
 
+#: What is made once for all tests here takes seconds: one worker makes it.
+pytestmark = pytest.mark.xdist_group("bad_input_use")
+
 WIDTHS = {"audio": 4, "video": 5}
 
 

@@ -38,7 +38,8 @@ def test_a_finished_cell_is_not_run_again(tmp_path):
 
 def test_methods_of_a_seed_meet_the_same_cells(tmp_path):
     short = {"fit": {"max_epochs": 1}}
-    for method, run in {"joint": {"objective": "Joint", **short}, "default": short}.items():
+    folds = {"references": {"folds": 2}}
+    for method, run in {"joint": {"objective": "Joint", **short}, "default": {**short, **folds}}.items():
         for seed in (0, 1):
             run_cell(cell(method, seed, **run), tmp_path)
     results = collect(tmp_path)

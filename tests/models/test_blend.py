@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from tests.helpers import first_batch, small_model, vectors
 
 import lacunar as lc
@@ -10,6 +11,9 @@ from lacunar.evaluation import evaluate
 from lacunar.models.blend import Blend
 from lacunar.models.saving import load_model, save_model
 from lacunar.training.blend import fit_blend
+
+#: What is made once for all tests here takes seconds: one worker makes it.
+pytestmark = pytest.mark.xdist_group("blend")
 
 
 def parts(M=3, n=150, **options):
@@ -82,13 +86,14 @@ def log_loss(model, data):
 @pytest.mark.parametrize("M", [1, 2, 6, 7])
 def test_any_number_of_modalities(M):
     splits = parts(M, n=80, missing=0.2)
-    found = lc.references(splits.train)
+    found = lc.references(splits.train, models={name: LogisticRegression() for name in splits.train.names})
     blend = fit_blend(small_model(splits.train), found, splits.train, splits.val)
     assert torch.isfinite(blend(first_batch(splits.val))).all()
 
 
 def test_in_sample_references_are_refused():
     splits = parts(2, n=80)
-    found = lc.references(splits.train, out_of_fold=False)
+    quick = {name: LogisticRegression() for name in splits.train.names}
+    found = lc.references(splits.train, models=quick, out_of_fold=False)
     with pytest.raises(ConfigError, match="were scored in sample"):
         fit_blend(small_model(splits.train), found, splits.train, splits.val)

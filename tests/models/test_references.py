@@ -13,6 +13,9 @@ from lacunar.data.dataset import from_arrays
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.models.references import References
 
+#: What is made once for all tests here takes seconds: one worker makes it.
+pytestmark = pytest.mark.xdist_group("references")
+
 
 @pytest.fixture(scope="module")
 def data():
@@ -73,15 +76,17 @@ def test_predictions_are_for_the_rows_that_have_the_modality(data, found):
 
 
 def test_the_same_content_is_found_again_and_other_content_is_not(data, tmp_path):
-    first = lc.references(data, cache=tmp_path)
+    quick = {name: LogisticRegression() for name in data.names}
+    first = lc.references(data, cache=tmp_path, models=quick)
     folders = list(tmp_path.iterdir())
-    again = lc.references(data, cache=tmp_path)
+    again = lc.references(data, cache=tmp_path, models=quick)
     assert list(tmp_path.iterdir()) == folders
     assert torch.equal(torch.nan_to_num(first.scores(data)), torch.nan_to_num(again.scores(data)))
-    lc.references(data, cache=tmp_path, seed=1)
+    lc.references(data, cache=tmp_path, models=quick, seed=1)
     other = vectors(2, n=90, missing=0.3, strength=1.5, seed=1)
-    lc.references(other, cache=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
+    lc.references(other, cache=tmp_path, models=quick)
+    lc.references(data, cache=tmp_path, models=quick | {"m0": LogisticRegression(C=2.0)})
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_saved_references_predict_the_same(data, found, tmp_path):

@@ -15,13 +15,16 @@ from lacunar.training.log import read_lines
 from tests.training.worlds import listing
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"),
+    pytest.mark.xdist_group("processes"),  # one worker drives them all, once
+]
 
 
 def drive(folder: Path, *jobs: str) -> dict:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.training.driver", str(folder), *jobs]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     return {**json.loads(done.stdout.strip().splitlines()[-1]), "stderr": done.stderr[-4000:]}
 
