@@ -57,6 +57,12 @@ def find(
         against = next((name for name in REFERENCES if name in methods), methods[0])
     elif against not in methods:
         raise ConfigError(f"against: unknown method {against!r}.{did_you_mean(against, methods)}")
+    # In every table and figure the best come first, and the parts of a method behind it.
+    place = _places(whole)
+    found.sort(key=lambda result: place.get(result["cell"]["method"], len(place)))
+    leader = results["method"].where(results["variant_of"] == "", results["variant_of"])
+    results = results.iloc[np.argsort(leader.map(place).to_numpy(), kind="stable")]
+    whole = results[results["variant_of"] == ""]
     subsets = subset_scores(found)
     subsets = subsets[subsets["problem"].isin(results["problem"])]
     names = results[["problem", "data", "setting"]].drop_duplicates()
@@ -89,6 +95,13 @@ def find(
         seeds=int(whole["seed"].nunique()),
         versions=_versions(found),
     )
+
+
+def _places(results: pd.DataFrame) -> dict[str, int]:
+    """Methods by the mean of their ranks within a problem and seed, the best first."""
+    ranks = results.groupby(["problem", "seed"])["mean"].rank(ascending=False, pct=True)
+    order = ranks.groupby(results["method"], sort=False).mean().sort_values(kind="stable").index
+    return {str(method): place for place, method in enumerate(order)}
 
 
 def by_data(results: pd.DataFrame, measure: str) -> pd.DataFrame:

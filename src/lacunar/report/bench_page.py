@@ -269,7 +269,8 @@ def _settings_section(facts: BenchFacts) -> Section:
         some = table[table.index.isin(facts.record.index)]
         figure = setting_figure(some)
         blocks.append(Drawing(figure, f"{name}: scores by presence setting", "The best methods of this data set."))
-        blocks.append(Table(f"{name}: mean over subsets in percent, ± standard deviation over seeds", columns, rows))
+        several = ", ± standard deviation over seeds" if facts.seeds > 1 else ""
+        blocks.append(Table(f"{name}: mean over subsets in percent{several}", columns, rows))
     return Section("settings", "Setting by setting", blocks)
 
 
@@ -312,9 +313,14 @@ def _cell(value: float, shape: Callable[[float], str]) -> str:
 def _refused_section(facts: BenchFacts) -> Section:
     if not len(facts.refused):
         return Section("refused", "Refused")
-    names = ("method", "problem", "cells", "why")
-    rows = [Row([str(row[name]) for name in names]) for row in facts.refused.to_dict("records")]
-    columns = [Column("method", False), Column("problem", False), Column("cells"), Column("why", False)]
+    # The same words with other numbers are one reason.
+    kind = facts.refused["why"].str.replace(r"\d+", "#", regex=True)
+    rows = []
+    for (method, _), part in facts.refused.groupby(["method", kind], sort=False):
+        problems = list(dict.fromkeys(part["problem"]))
+        shown = ", ".join(problems) if len(problems) <= 3 else f"{problems[0]} and {len(problems) - 1} more"
+        rows.append(Row([str(method), shown, str(part["cells"].sum()), part["why"].iloc[0]]))
+    columns = [Column("method", False), Column("problems", False), Column("cells"), Column("why (the first)", False)]
     text = "A method that is not defined for some data says so and has no score there: that is not a failure."
     return Section("refused", "What methods refuse", [Text(text), Table("Refused", columns, rows)])
 
