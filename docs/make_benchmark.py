@@ -5,6 +5,8 @@ Run the recipes first (they resume), then fill in the page; every number in it c
     lacunar bench run recipes/benchmark.yaml --out results/benchmark --n_jobs 2
     lacunar bench run recipes/benchmark_six.yaml --out results/benchmark_six --n_jobs 2
     lacunar bench run recipes/benchmark_mce.yaml --out results/benchmark_mce --n_jobs 2
+    lacunar bench run recipes/benchmark_long.yaml --out results/benchmark_long --n_jobs 2
+    lacunar bench run recipes/capability.yaml --out results/capability --n_jobs 2
     lacunar bench run recipes/weights.yaml --out results/weights --n_jobs 2
     python docs/make_benchmark.py results
 """

@@ -150,7 +150,7 @@ def test_the_benchmark_has_every_method_and_treats_them_alike():
     assert {cell.seed for cell in opened.cells} == set(range(5))
 
 
-@pytest.mark.parametrize("name", ["benchmark", "benchmark_six", "benchmark_mce", "weights"])
+@pytest.mark.parametrize("name", ["benchmark", "benchmark_six", "benchmark_mce", "benchmark_long", "weights"])
 def test_committed_recipes_have_no_cell_twice(name):
     cells = read_recipe(RECIPES / f"{name}.yaml")
     assert len({cell.key for cell in cells}) == len(cells)

@@ -112,9 +112,9 @@ def by_data(results: pd.DataFrame, measure: str) -> pd.DataFrame:
     problems = results.groupby(["method", "data", "problem"], sort=False)[measure].mean()
     table = problems.groupby(level=["method", "data"], sort=False).mean().unstack("data")
     count = problems.groupby(level=["method", "data"], sort=False).size().unstack("data")
-    table = table.where(count == results.groupby("data")["problem"].nunique())
-    order = list(dict.fromkeys(results["method"]))
-    table = table.loc[order, list(dict.fromkeys(results["data"]))]
+    order = list(dict.fromkeys(results["method"])), list(dict.fromkeys(results["data"]))
+    every = results.groupby("data")["problem"].nunique()
+    table = table.where(count.eq(every, axis=1)).loc[order]
     return table.assign(average=table.mean(axis=1, skipna=False))
 
 
