@@ -1,15 +1,19 @@
 """Recipes: every combination once, six settings, equal footing, and mistakes that are named."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from lacunar.bench.cells import SETTINGS, load_problem
+from lacunar.bench.execute import run_cell
 from lacunar.bench.recipe import open_recipe, read_recipe
-from lacunar.errors import ConfigError
+from lacunar.errors import ConfigError, DataError
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+ROOT = Path(__file__).parents[2]
+RECIPES = ROOT / "recipes"
+PATIENTS = ROOT / "examples" / "patients" / "patients.yaml"
 GOOD = {
     "seeds": 2,
     "fit": {"max_epochs": 3, "experts": False},
@@ -100,6 +104,14 @@ def test_settings_by_name_by_mapping_and_by_the_data_set(tmp_path):
         ({"methods": {"m": {"peer": "bosting"}}}, "unknown peer 'bosting'. Did you mean 'boosting'"),
         ({"problems": {"p": {"dataset": "digts"}}}, "problem 'p': unknown data set 'digts'. Did you mean 'digits'"),
         ({"problems": {"p": {"rates": {}}}}, "problem 'p': expected dataset"),
+        (
+            {"problems": {"p": {"dataset": "mine.yaml"}}},
+            "mine.yaml not found; a path is read from the folder",
+        ),
+        (
+            {"problems": {"p": {"dataset": str(PATIENTS), "options": {"n": 3}}}},
+            "problem 'p': options is for a data set by name",
+        ),
         ({"problems": {"p": {"dataset": "digits", "settings": ["g"]}}}, "problem 'p': unknown setting 'g'"),
         (
             {"problems": {"p": {"dataset": "digits", "settings": "all"}}},
@@ -161,3 +173,26 @@ def test_the_weights_recipe_moves_one_and_two_weights():
     methods = open_recipe(RECIPES / "weights.yaml").methods
     moved = [sum(weight != 1 for weight in run["arguments"].values()) for run in methods.values()]
     assert {count: moved.count(count) for count in set(moved)} == {0: 1, 1: 18, 2: 27}
+
+
+def test_a_description_is_a_problem_wherever_it_lies(tmp_path):
+    def cells(folder, **changes):
+        folder.mkdir()
+        for file in PATIENTS.parent.glob("patients.*"):
+            shutil.copy(file, folder)
+        problem = {"dataset": "patients.yaml", "only": ["blood", "survey"], "rates": {"blood": 0.5}}
+        fit = {"max_epochs": 1, "experts": False}
+        return read_recipe(put(folder / "r.yaml", problems={"mine": problem | changes}, fit=fit, seeds=1))
+
+    here = cells(tmp_path / "here")
+    assert [cell.key for cell in here] == [cell.key for cell in cells(tmp_path / "there")]
+    data = load_problem(here[0])
+    assert len(data.val) < len(data.train)
+    assert float(data.train.present[:, 0].float().mean()) < 0.6 < float(data.test.present[:, 0].float().mean())
+    for cell in (here[0], here[2]):  # a network and a peer
+        result = run_cell(cell, tmp_path / "out")
+        assert set(result["subsets"]) == {"none", "blood", "survey", "blood+survey"}
+    text = (tmp_path / "there" / "patients.yaml").read_text()
+    (tmp_path / "there" / "patients.yaml").write_text(text.replace("val: 0.2, test: 0.2", "val: 0.4"))
+    with pytest.raises(DataError, match="mine: the data have no test part"):
+        load_problem(read_recipe(tmp_path / "there" / "r.yaml")[0])

@@ -7,13 +7,17 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lacunar import datasets
+from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.description import load_splits
 from lacunar.data.splits import Splits
 from lacunar.datasets.synthetic import World
+from lacunar.errors import DataError
 
-__all__ = ["SETTINGS", "Cell", "load_problem"]
+__all__ = ["DESCRIPTIONS", "SETTINGS", "Cell", "load_problem"]
 
 #: The six presence settings of three modalities: their missing rates, in the order of the modalities.
 SETTINGS: dict[str, tuple[float, ...]] = {
@@ -24,6 +28,9 @@ SETTINGS: dict[str, tuple[float, ...]] = {
     "e": (0.8, 0.2, 0.5),
     "f": (0.8, 0.5, 0.2),
 }
+#: How the path of a YAML description ends.
+DESCRIPTIONS = (".yaml", ".yml", ".json")
+
 #: Fields that came later: left out of a cell's key where they are empty, so that earlier results keep theirs.
 _LATER = ("setting", "part", "text")
 
@@ -34,8 +41,8 @@ class Cell:
 
     Attributes:
         problem: name of the problem in tables, its setting included.
-        dataset: name of a data set in :mod:`lacunar.datasets`.
-        options: its arguments.
+        dataset: name of a data set in :mod:`lacunar.datasets`, or the path of a YAML description.
+        options: arguments of a data set by name.
         only: modalities to keep; all when empty.
         rates: missing rates in train and validation; the test part keeps what it has.
         method: name of the method in tables.
@@ -60,9 +67,16 @@ class Cell:
     text: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def described(self) -> bool:
+        """Whether the data are those of a YAML description."""
+        return Path(self.dataset).suffix.lower() in DESCRIPTIONS
+
+    @property
     def key(self) -> str:
-        """A name for the cell's folder that changes with anything in the cell."""
+        """A name for the cell's folder that changes with anything in the cell, but not with where a description is."""
         content = {name: value for name, value in asdict(self).items() if value or name not in _LATER}
+        if self.described:
+            content["dataset"] = Path(self.dataset).name
         mark = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.problem}-{self.method}-{self.seed}".replace(" ", "_").replace("/", "_") + "-" + mark
 
@@ -77,16 +91,25 @@ class Cell:
 
 
 def load_problem(cell: Cell) -> Splits:
-    """The cell's data: official parts where the data set has them, else 60 / 15 / 25 % by seed; then cells hidden."""
-    data = datasets.load(cell.dataset, **cell.options)
-    if isinstance(data, World):
-        data = data.data
-    if cell.part:
-        data = data.parts[cell.part]
+    """The cell's data: official parts where the data set has them, else 60 / 15 / 25 % by seed; then cells hidden.
+
+    A description says itself how its samples are split, by seed.
+    """
+    data: MultimodalDataset | Splits
+    if cell.described:
+        data = load_splits(cell.dataset, cell.seed)
+    else:
+        found = datasets.load(cell.dataset, **cell.options)
+        if isinstance(found, World):
+            found = found.data
+        data = found.parts[cell.part] if cell.part else found
     if cell.only:
         data = data.only(list(cell.only))
     if not isinstance(data, Splits):
         data = data.split(train=0.6, val=0.15, test=0.25, seed=cell.seed)
+    for part in ("val", "test"):
+        if getattr(data, part) is None:
+            raise DataError(f"{cell.problem}: the data have no {part} part, and every method needs one to be compared.")
     if cell.rates:
         data = data.hide(dict(cell.rates), seed=cell.seed)
     if cell.text:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from lacunar import datasets
-from lacunar.bench.cells import SETTINGS, Cell
+from lacunar.bench.cells import DESCRIPTIONS, SETTINGS, Cell
 from lacunar.bench.execute import make_objective
 from lacunar.bench.peers import PEERS
 from lacunar.errors import ConfigError, did_you_mean
@@ -91,7 +91,7 @@ def _cells(
     for name, problem in recipe["problems"].items():
         where = f"{path}, problem {name!r}"
         _known(problem, _PROBLEM, where)
-        _check_dataset(problem, where)
+        dataset = _dataset(problem, path, where)
         _check_fit(problem.get("fit"), f"{where}, fit")
         settings = _settings(problem, recipe.get("settings") or {}, where)
         chosen = problem.get("methods", methods)
@@ -109,7 +109,7 @@ def _cells(
                         run["arguments"] = {**run.get("arguments", {}), **better}
                     yield Cell(
                         problem=full,
-                        dataset=problem["dataset"],
+                        dataset=dataset,
                         method=method,
                         seed=seed,
                         options={**problem.get("options", {}), **options},
@@ -184,12 +184,25 @@ def _check_fit(given: Mapping[str, Any] | None, where: str) -> None:
     _known(given, [option for option in inspect.signature(fit).parameters if option not in _OURS], where)
 
 
-def _check_dataset(problem: Mapping[str, Any], where: str) -> None:
+def _dataset(problem: Mapping[str, Any], path: Path, where: str) -> str:
+    """The name of a data set, or the whole path of a description, which a recipe gives from its own folder."""
+    known = datasets.available()
     if "dataset" not in problem:
-        raise ConfigError(f"{where}: expected dataset, the name of one of {', '.join(datasets.available())}.")
-    if problem["dataset"] not in datasets.available():
-        known = did_you_mean(problem["dataset"], datasets.available())
-        raise ConfigError(f"{where}: unknown data set {problem['dataset']!r}.{known}")
+        raise ConfigError(
+            f"{where}: expected dataset, the path of a YAML description or the name of one of {', '.join(known)}."
+        )
+    given = str(problem["dataset"])
+    if Path(given).suffix.lower() not in DESCRIPTIONS:
+        if given not in known:
+            raise ConfigError(f"{where}: unknown data set {given!r}.{did_you_mean(given, known)}")
+        return given
+    description = (path.parent / given).resolve()
+    if not description.is_file():
+        raise ConfigError(f"{where}: dataset: {description} not found; a path is read from the folder of the recipe.")
+    for key in ("options", "part"):
+        if problem.get(key):
+            raise ConfigError(f"{where}: {key} is for a data set by name; a description says it itself.")
+    return str(description)
 
 
 def _tuned(path: Path, given: str | None) -> Mapping[str, Any]:
