@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.transforms import Bbox
 
 from lacunar.bench.findings import find, read_reported
 from lacunar.bench.report import latex, write_report
 from lacunar.bench.store import Store
 from lacunar.cli import main
 from lacunar.errors import ConfigError, DataError
+from lacunar.report.bench_figures import cost_figure
 
 SUBSETS = ("a", "b", "a+b")
 
@@ -198,3 +200,16 @@ def test_the_page_of_the_documentation_is_filled_from_results_alone(tmp_path):
     assert "(figures/benchmark-ranks.svg)" in full
     assert (tmp_path / "full" / "figures" / "benchmark-ranks.svg").exists()
     assert len(pd.read_csv(tmp_path / "full" / "results" / "benchmark.csv")) == 36
+
+
+def test_names_cover_neither_dots_nor_each_other():
+    cost = pd.DataFrame({"score": [75.0, 75.1, 74.9, 60.0], "seconds": [20.0, 21.0, 22.0, 40.0]})
+    figure = cost_figure(cost.set_axis(["a long name", "a longer name", "the longest name of all", "far"], axis=0))
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    dots = [Bbox.from_extents(*(dot - 4), *(dot + 4)) for dot in axes.transData.transform(cost[["seconds", "score"]])]
+    names = [text.get_window_extent() for text in axes.texts]
+    assert len(names) == len(cost)
+    for k, name in enumerate(names):
+        assert name.count_overlaps([*dots, *names[:k]]) == 0
+        assert axes.bbox.x0 <= name.x0 < name.x1 <= axes.bbox.x1

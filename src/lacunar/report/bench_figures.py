@@ -7,8 +7,10 @@ from typing import cast
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from lacunar.report.style import GRID, INK, PALETTE, new_figure, no_grid, quiet
 
@@ -108,23 +110,39 @@ def cost_figure(cost: pd.DataFrame, score_name: str = "score") -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlim(seconds.min() / 1.15, seconds.max() * (seconds.max() / seconds.min()) ** 0.25 * 1.15)
         axes.margins(y=0.1)
-        for place, name in zip(_apart(np.log(seconds), scores, list(known.index)), known.index):
-            axes.annotate(str(name), (place[0], place[1]), (6, 0), textcoords="offset points", va="center", fontsize=8)
         axes.set_xlabel("seconds of training, mean over cells")
         axes.set_ylabel(score_name)
+        _name_dots(axes, seconds, scores, [str(name) for name in known.index])
     return figure
 
 
-def _apart(x: np.ndarray, y: np.ndarray, names: Sequence[object]) -> list[tuple[float, float]]:
-    """Where names stand beside their dots so that none covers another: each as little below as it must."""
-    wide, high = max(float(np.ptp(x)), 0.3) * 1.3, max(float(np.ptp(y)), 1e-9) * 1.2
-    taken: list[tuple[float, float, float]] = []
-    for left, top, name in zip(x, y, names):
-        right, place = left + wide * 0.013 * len(str(name)), float(top)
-        while any(left < end and start < right and abs(place - level) < 0.05 * high for start, end, level in taken):
-            place -= 0.01 * high
-        taken.append((float(left), float(right), place))
-    return [(float(np.exp(start)), level) for start, _, level in taken]
+#: Where a name may stand, the best first: points to the right and up, and which side of the name is there.
+_BESIDE = (
+    (6, 0, "left"), (-6, 0, "right"), (5, 7, "left"), (5, -7, "left"), (-5, 7, "right"), (-5, -7, "right"),
+    (0, 10, "center"), (0, -10, "center"), (8, 14, "left"), (8, -14, "left"), (-8, 14, "right"), (-8, -14, "right"),
+)  # fmt: skip
+
+
+def _name_dots(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
+    """Put each name where it covers neither a dot nor another name, or covers least."""
+    figure = cast(Figure, axes.figure)
+    figure.draw_without_rendering()  # now it is known where everything is
+    dots = axes.transData.transform(np.column_stack([x, y]))
+    taken = [Bbox.from_extents(*(dot - 5), *(dot + 5)) for dot in dots]
+    for place, name in zip(zip(x, y), names):
+        tried = []
+        for right, up, side in _BESIDE:
+            text = axes.annotate(name, place, (right, up), textcoords="offset points", ha=side, va="center", fontsize=8)
+            box = text.get_window_extent()
+            outside = not (axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1)
+            tried.append((box.count_overlaps(taken) + 9 * outside, text, box))
+            if tried[-1][0] == 0:
+                break
+        best = min(range(len(tried)), key=lambda k: tried[k][0])
+        for k, (_, text, _) in enumerate(tried):
+            if k != best:
+                text.remove()
+        taken.append(tried[best][2])
 
 
 def setting_figure(table: pd.DataFrame, score_name: str = "score", most: int = 8) -> Figure:
