@@ -97,7 +97,7 @@ def test_every_command_parses(page, monkeypatch, capsys):
         if words[0] == "train" and "--help" not in words:
             parse(parser(), words[1:], objectives.Objective)
             continue
-        command = words[:2] if words[0] == "data" else words[:1]
+        command = words[:2] if words[0] in ("data", "bench") else words[:1]
         assert cli.main([*command, "--help"]) == 0
         understood = capsys.readouterr().out
         for word in words:
