@@ -201,29 +201,31 @@ def _differences_section(facts: BenchFacts) -> Section:
         f"Each method minus {facts.against} in points, paired: the same samples, missing cells and seeds. Intervals "
         f"({100 * facts.confidence:g} %) are of a bootstrap that draws data sets and, within them, seeds; from few "
         f"data sets they are too narrow. p is Wilcoxon's signed-rank test over {frame['over'].iloc[0]}, adjusted by "
-        "Holm over the methods. A problem is "
-        "clear where Student's interval over its seeds leaves zero out."
+        "Holm over the methods; settings of one data set share samples, so it is somewhat too small."
     )
+    if facts.seeds > 1:
+        text += " A problem is clear where Student's interval over its seeds leaves zero out."
     scaled = frame.assign(**{name: 100 * frame[name] for name in ("difference", "low", "high")})
     shown = "Methods by their difference: blue above, orange below the reference, grey where the interval holds zero."
     figure = difference_figure(scaled, facts.against)
     blocks: list[Block] = [Text(text), Drawing(figure, f"Differences to {facts.against} with intervals", shown)]
     blocks += [
-        _differences(f"{name} over subsets, difference to {facts.against}", table)
+        _differences(f"{name} over subsets, difference to {facts.against}", table, facts.seeds > 1)
         for name, table in (("Mean", frame), ("Worst", facts.differences["worst"]))
     ]
     return Section("differences", f"Differences to {facts.against}", blocks)
 
 
-def _differences(caption: str, frame: pd.DataFrame) -> Table:
+def _differences(caption: str, frame: pd.DataFrame, clear: bool) -> Table:
     heads = ["method", "difference", "interval", "p", "p, Holm", "problems"]
-    heads += ["better", "clearly better", "worse", "clearly worse"]
+    counts = ["better", "clearly_better", "worse", "clearly_worse"] if clear else ["better", "worse"]
+    heads += [name.replace("_", " ") for name in counts]
     columns = [Column(head, number > 0) for number, head in enumerate(heads)]
     rows = []
     for row in frame.sort_values("difference", ascending=False, kind="stable").to_dict("records"):
         cells = [str(row["method"]), _points(row["difference"]), f"{_points(row['low'])} to {_points(row['high'])}"]
         cells += [_p(row["p"]), _p(row["p_holm"])]
-        cells += [str(row[name]) for name in ("problems", "better", "clearly_better", "worse", "clearly_worse")]
+        cells += [str(row[name]) for name in ("problems", *counts)]
         rows.append(Row(cells))
     return Table(caption, columns, rows)
 
