@@ -17,7 +17,7 @@ from lacunar.data.splits import Splits
 from lacunar.datasets.synthetic import World
 from lacunar.errors import DataError
 
-__all__ = ["DESCRIPTIONS", "SETTINGS", "Cell", "load_problem"]
+__all__ = ["DESCRIPTIONS", "SETTINGS", "Cell", "load_problem", "without_setting"]
 
 #: The six presence settings of three modalities: their missing rates, in the order of the modalities.
 SETTINGS: dict[str, tuple[float, ...]] = {
@@ -83,11 +83,16 @@ class Cell:
     @property
     def data_name(self) -> str:
         """The problem without its setting: problems of one name share samples and splits."""
-        return self.problem.removesuffix(f" ({self.setting})") if self.setting else self.problem
+        return without_setting(self.problem, self.setting)
 
     def matches(self, pattern: str) -> bool:
         """Whether a regular expression is found in ``problem | method | seed``."""
         return re.search(pattern, f"{self.problem} | {self.method} | {self.seed}") is not None
+
+
+def without_setting(problem: str, setting: str) -> str:
+    """The name of a problem without that of its presence setting."""
+    return problem.removesuffix(f" ({setting})") if setting else problem
 
 
 def load_problem(cell: Cell) -> Splits:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from lacunar.bench.cells import without_setting
 from lacunar.bench.store import Store
 from lacunar.errors import DataError
 from lacunar.evaluation.statistics import seed_interval
@@ -105,8 +106,7 @@ def _results(given: str | Path | Sequence[Mapping[str, Any]]) -> Iterable[Mappin
 
 def data_name(cell: Mapping[str, Any]) -> str:
     """The name of a cell's problem without its setting."""
-    setting = cell.get("setting", "")
-    return cell["problem"].removesuffix(f" ({setting})") if setting else cell["problem"]
+    return without_setting(cell["problem"], cell.get("setting", ""))
 
 
 def comparison(

@@ -88,7 +88,8 @@ def learning_curves(
     if data.target is None or data.task is None:
         raise DataError("Learning curves need a target, and the data have none.")
     learner = Learner(make_model, metric_for(data.task, metric), None, fit or {})
-    store = CellStore(out, {"test": test, **learner.describe(data)}, "learning curve")
+    asked = {} if out is None else {"test": test, **learner.describe(data)}
+    store = CellStore(out, asked, "learning curve")
     jobs = {}
     for names in named_subsets(data.lattice, subsets):
         known = complete_cases(data, names)

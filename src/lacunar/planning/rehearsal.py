@@ -185,7 +185,9 @@ def rehearse(
     learner = Learner(make_model, metric_for(data.task, metric), completer, fit or {})
     full = complete_cases(data)
     every = seed_list(seeds)
-    store = CellStore(out, {"keep": keep, "test": test, **learner.describe(full)}, "rehearsal")
+    learner.make_completer()  # a wrong one is known before anything is trained
+    asked = {} if out is None else {"keep": keep, "test": test, **learner.describe(full)}
+    store = CellStore(out, asked, "rehearsal")
     mark = fingerprint(chosen)[:12]
     jobs = {f"{mark}-seed{seed}": delayed(_repeat)(learner, full, chosen, seed, keep, test) for seed in every}
     points = pd.DataFrame([row for rows in run_jobs(jobs, n_jobs, progress, "rehearsal", store) for row in rows])

@@ -60,7 +60,7 @@ def named_subsets(
 
 
 def run_jobs(
-    jobs: Mapping[str, Any], n_jobs: int, progress: bool, what: str, store: CellStore | None = None
+    jobs: Mapping[str, Any], n_jobs: int, progress: bool, what: str, store: CellStore
 ) -> list[list[dict[str, Any]]]:
     """The rows of each job, in the order of the jobs, from the store or computed, while it is shown how many there are.
 
@@ -69,20 +69,19 @@ def run_jobs(
         n_jobs: how many at the same time.
         progress: show how far it is.
         what: the jobs are for.
-        store: keeps rows as soon as they are there; None keeps nothing.
+        store: keeps rows as soon as they are there.
     """
-    found = {key: cell["rows"] for key in jobs if store is not None and (cell := store.read(key)) is not None}
+    found = {key: cell["rows"] for key in jobs if (cell := store.read(key)) is not None}
     missing = [key for key in jobs if key not in found]
     try:
         with CellProgress(what, len(jobs), len(found), progress) as shown:
             for key, rows in zip(missing, Parallel(n_jobs=n_jobs, return_as="generator")(map(jobs.get, missing))):
                 found[key] = rows
-                if store is not None:
-                    store.write({"key": key, "rows": rows})
+                store.write({"key": key, "rows": rows})
                 shown.advance()
     except KeyboardInterrupt:
         kept = "nothing is kept without out="
-        if store is not None and store.path is not None:
+        if store.path is not None:
             kept = f"{len(found)} of {len(jobs)} parts are kept in {store.path}"
         raise KeyboardInterrupt(f"The {what} was interrupted; {kept}. Run the same call to go on.") from None
     return [found[key] for key in jobs]
