@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lacunar.data.arrays import from_arrays
 from lacunar.data.batch import Batch
-from lacunar.data.dataset import MultimodalDataset, from_arrays
+from lacunar.data.dataset import MultimodalDataset
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.models.references import EstimatorExpert, References
 

@@ -41,7 +41,7 @@ def test_training_and_sliding_windows_run_end_to_end(sequences):
 
 def corner(data):
     """A part of a whole volume: enough for several windows."""
-    from lacunar.data.dataset import from_arrays
+    from lacunar.data.arrays import from_arrays
 
     batch = data[0]
     cut = (slice(90, 154), slice(90, 130), slice(60, 92))

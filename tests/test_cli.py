@@ -370,7 +370,7 @@ def test_numbers_are_predicted_too(clinic, capsys):
 
 def test_the_demo_compares_and_returns_at_once(tmp_path, capsys, monkeypatch):
     from lacunar import datasets
-    from lacunar.data.dataset import from_arrays
+    from lacunar.data.arrays import from_arrays
 
     rng = np.random.default_rng(0)
     label = np.arange(120) % 3

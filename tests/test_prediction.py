@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.lattice import Lattice
 from lacunar.prediction import NOTHING, align, predict, raw_outputs

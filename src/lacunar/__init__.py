@@ -15,7 +15,8 @@ _NAMES = {
     "lacunar.sampling": ("ShapleyEstimate", "sample_shapley"),
     "lacunar.tasks": ("Classification", "MultiLabel", "Regression", "Segmentation", "Task"),
     "lacunar.data.batch": ("Batch", "collate"),
-    "lacunar.data.dataset": ("MultimodalDataset", "from_arrays"),
+    "lacunar.data.arrays": ("from_arrays",),
+    "lacunar.data.dataset": ("MultimodalDataset",),
     "lacunar.data.frame": ("from_frame",),
     "lacunar.data.description": ("Description", "load_description", "load_splits"),
     "lacunar.data.readers": ("register_reader",),
@@ -58,10 +59,10 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *sorted(_HOME), *_MODULES]
 
 if TYPE_CHECKING:
+    from lacunar.data.arrays import from_arrays as from_arrays
     from lacunar.data.batch import Batch as Batch
     from lacunar.data.batch import collate as collate
     from lacunar.data.dataset import MultimodalDataset as MultimodalDataset
-    from lacunar.data.dataset import from_arrays as from_arrays
     from lacunar.data.description import Description as Description
     from lacunar.data.description import load_description as load_description
     from lacunar.data.description import load_splits as load_splits

@@ -19,7 +19,8 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from lacunar.data.dataset import MultimodalDataset, from_arrays
+from lacunar.data.arrays import from_arrays
+from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.frame import from_frame, table_levels
 from lacunar.data.modality_spec import parse_modalities
 from lacunar.errors import ConfigError, DataError, did_you_mean

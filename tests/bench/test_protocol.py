@@ -130,7 +130,7 @@ def test_committed_recipes_can_be_read():
 
 
 def test_text_is_made_from_owned_samples_alone():
-    from lacunar.data.dataset import from_arrays
+    from lacunar.data.arrays import from_arrays
     from lacunar.datasets._text import text_vectors, words_of
 
     words = ["good film", "bad film", "good story", "bad story"] * 10

@@ -10,7 +10,7 @@ from tests.contracts.test_objectives import hidden_values
 from tests.helpers import first_batch, small_model, vectors
 
 import lacunar as lc
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError, DataError
 from lacunar.generation import Completed, available, get
 from lacunar.models.multimodal import Features

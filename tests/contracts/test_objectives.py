@@ -7,7 +7,8 @@ import pytest
 import torch
 from tests.helpers import first_batch, fixed_references, gradients, small_model, vectors
 
-from lacunar.data.dataset import MultimodalDataset, from_arrays
+from lacunar.data.arrays import from_arrays
+from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import DataError
 from lacunar.objectives import available
 

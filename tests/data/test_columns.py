@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from lacunar.data.columns import DenseColumn, FileColumn, RaggedColumn, column_from_values
+from lacunar.data.column_values import column_from_values
+from lacunar.data.columns import DenseColumn, FileColumn, RaggedColumn
 from lacunar.data.readers import column_from_files
 from lacunar.errors import DataError
 

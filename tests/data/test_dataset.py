@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.data.presence import PresenceTable
 from lacunar.errors import DataError
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 
-from lacunar.data.description import Description, load_description, load_splits, read_table
+from lacunar.data.description import Description, load_description, load_splits
+from lacunar.data.table import read_table
 from lacunar.errors import DataError
 
 BASE = {

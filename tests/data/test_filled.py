@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lacunar.data.arrays import from_arrays
 from lacunar.data.batch import collate
-from lacunar.data.dataset import from_arrays
 from lacunar.errors import DataError
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.data.presence import PresenceTable, draw_presence, observed_presence
 from lacunar.errors import ConfigError
 

@@ -12,8 +12,8 @@ import torch
 from scipy.io import wavfile
 
 from lacunar.data import readers
+from lacunar.data.arrays import from_arrays
 from lacunar.data.audio import mel_filters, mfcc
-from lacunar.data.dataset import from_arrays
 from lacunar.data.readers import column_from_files, get_reader, reader_names, register_reader
 from lacunar.errors import ConfigError, DataError, MissingExtraError
 

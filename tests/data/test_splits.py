@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.data.presence import draw_presence, observed_presence
 from lacunar.data.splits import Splits, make_folds, make_splits
 from lacunar.errors import ConfigError, DataError

@@ -60,7 +60,7 @@ class TooSure(nn.Module):
 
 
 def gaussian_world(n=2000, seed=0):
-    from lacunar.data.dataset import from_arrays
+    from lacunar.data.arrays import from_arrays
 
     draw = np.random.default_rng(seed)
     target = draw.integers(0, 2, n)

@@ -12,7 +12,7 @@ import torch
 from tests.helpers import Concat, small_model, vectors
 from torch import nn
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError
 from lacunar.evaluation import TemperatureScaling, capability, capability_trajectory

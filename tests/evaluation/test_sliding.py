@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError
 from lacunar.evaluation import evaluate
 from lacunar.evaluation.sliding import SlidingWindow

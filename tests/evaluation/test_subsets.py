@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from tests.helpers import small_model, vectors
 from torch import nn
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError, DataError
 from lacunar.evaluation import evaluate
 from lacunar.evaluation.outputs import MemoryLimit, subset_codes

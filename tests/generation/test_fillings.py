@@ -8,7 +8,7 @@ from sklearn.linear_model import RidgeCV
 from tests.helpers import first_batch, small_model, vectors
 
 from lacunar import generation
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.datasets.worlds_of_generation import generable, ungenerable
 from lacunar.errors import ConfigError, DataError
 from lacunar.generation import (

@@ -4,7 +4,7 @@ import torch
 from tests.helpers import first_batch
 from torch import nn
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError, DataError
 from lacunar.models.defaults import default_model
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError, DataError
 from lacunar.models.preprocessing import InputNoise, Standardize
 

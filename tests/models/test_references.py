@@ -9,7 +9,7 @@ from tests.helpers import first_batch, vectors
 from torch import nn
 
 import lacunar as lc
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.models.references import References
 

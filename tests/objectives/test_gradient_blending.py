@@ -61,7 +61,7 @@ def test_single_losses_are_means_over_present_rows():
 def test_an_estimate_leaves_the_model_as_it_is_and_rewards_what_generalises():
     draw = torch.Generator().manual_seed(0)
     target = torch.arange(120) % 3
-    from lacunar.data.dataset import from_arrays
+    from lacunar.data.arrays import from_arrays
 
     useful = 3 * torch.eye(3)[target] + 0.3 * torch.randn(120, 3, generator=draw)
     data = from_arrays({"useful": useful, "noise": torch.randn(120, 40, generator=draw)}, target)

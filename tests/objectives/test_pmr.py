@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.helpers import first_batch, small_model, vectors
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError
 from lacunar.objectives.pmr import PMR
 

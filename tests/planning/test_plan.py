@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.datasets.synthetic import duplicate
 from lacunar.datasets.worlds_of_generation import generable, ungenerable
 from lacunar.errors import ConfigError, DataError, RunError

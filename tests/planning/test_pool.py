@@ -10,8 +10,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from lacunar.data.arrays import from_arrays
 from lacunar.data.columns import Column
-from lacunar.data.dataset import MultimodalDataset, from_arrays
+from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.presence import draw_presence
 from lacunar.errors import ConfigError, DataError
 from lacunar.planning.learner import Learner

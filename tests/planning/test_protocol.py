@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.data.splits import Splits
 from lacunar.datasets.worlds_of_generation import generable, ungenerable
 from lacunar.errors import ConfigError, DataError

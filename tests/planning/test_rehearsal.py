@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.datasets.worlds_of_generation import generable, ungenerable
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.generation.mean import MeanCompleter

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError, DataError
 from lacunar.evaluation import evaluate
 from lacunar.lattice import Lattice

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.evaluation import SubsetTable
 from lacunar.lattice import Lattice
 

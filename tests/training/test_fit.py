@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import lacunar.training.fit as fit_module
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.evaluation import capability_trajectory
 from lacunar.models.multimodal import MultimodalModel

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from lacunar.data.arrays import from_arrays
 from lacunar.data.audio import mfcc
 from lacunar.data.batch import Batch, collate
-from lacunar.data.dataset import MultimodalDataset, from_arrays
+from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.description import Description, load_description, load_splits
 from lacunar.data.frame import from_frame
 from lacunar.data.presence import PresenceTable, draw_presence, observed_presence

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lacunar.data.dataset import MultimodalDataset, from_arrays
+from lacunar.data.arrays import from_arrays
+from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.modality_spec import ModalitySpec, parse_modalities
 from lacunar.data.readers import column_from_files
 from lacunar.errors import DataError, did_you_mean

@@ -18,7 +18,7 @@ from lacunar.errors import DataError, did_you_mean
 if TYPE_CHECKING:
     from lacunar.data.dataset import MultimodalDataset
 
-__all__ = ["PresenceTable", "observed_presence", "realised_rates", "refuse_repeats"]
+__all__ = ["PresenceTable", "observed_presence", "presence_by_name", "realised_rates", "refuse_repeats"]
 
 FORMAT = 1
 
@@ -267,3 +267,27 @@ def refuse_repeats(what: str, values: np.ndarray) -> None:
     repeated = pd.Index(values).duplicated()
     if repeated.any():
         raise DataError(f"Presence table: {what} must be unique, {values[repeated][0]!r} is there more than once.")
+
+
+def presence_by_name(present: Any, names: Sequence[str], count: int, ids: np.ndarray) -> dict[str, np.ndarray] | None:
+    """Presence by modality, ``(count,)`` each, from a table, a frame, a mapping or an array; None for None."""
+    if present is None:
+        return None
+    if isinstance(present, PresenceTable):
+        present = dict(zip(names, np.asarray(present.align(ids, names)).T))
+    if isinstance(present, (pd.DataFrame, Mapping)):
+        table = {str(key): np.asarray(present[key]) for key in present}
+    else:
+        array = np.asarray(present)
+        if array.shape != (count, len(names)):
+            raise DataError(f"present: expected shape {(count, len(names))}, got {array.shape}.")
+        table = dict(zip(names, array.T))
+    for key, column in table.items():
+        if key not in names:
+            raise DataError(f"present: unknown modality {key!r}.{did_you_mean(key, names)}")
+        if len(column) != count:
+            raise DataError(f"present: modality {key!r} has {len(column)} rows, expected {count}.")
+        if not np.isin(column, (0, 1)).all():
+            raise DataError(f"present: modality {key!r} holds something other than True and False.")
+        table[key] = column.astype(bool)
+    return table

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from lacunar.data.audio import mfcc
-from lacunar.data.columns import KINDS, FileColumn, infer_kind, with_channel
+from lacunar.data.column_values import infer_kind, with_channel
+from lacunar.data.columns import KINDS, FileColumn
 from lacunar.errors import ConfigError, DataError, LacunarError, MissingExtraError, did_you_mean
 
 __all__ = ["FileReader", "column_from_files", "get_reader", "read_wav", "reader_names", "register_reader"]

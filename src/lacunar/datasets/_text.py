@@ -9,7 +9,7 @@ import torch
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from lacunar.data.columns import column_from_values
+from lacunar.data.column_values import column_from_values
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
 from lacunar.errors import DataError

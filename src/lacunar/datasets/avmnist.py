@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from lacunar.data.arrays import from_arrays
 from lacunar.data.audio import mfcc as cepstrum
-from lacunar.data.dataset import from_arrays
 from lacunar.data.presence import PresenceTable
 from lacunar.data.readers import get_reader
 from lacunar.data.splits import Splits

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lacunar.data.dataset import MultimodalDataset, from_arrays
+from lacunar.data.arrays import from_arrays
+from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.readers import get_reader
 from lacunar.data.splits import Splits
 from lacunar.datasets._card import with_card

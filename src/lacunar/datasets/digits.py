@@ -8,7 +8,8 @@ from typing import Literal, overload
 
 import numpy as np
 
-from lacunar.data.dataset import MultimodalDataset, from_arrays
+from lacunar.data.arrays import from_arrays
+from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
 from lacunar.datasets._card import with_card
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lacunar.data.dataset import MultimodalDataset, from_arrays
+from lacunar.data.arrays import from_arrays
+from lacunar.data.dataset import MultimodalDataset
 from lacunar.datasets._card import with_card
 from lacunar.datasets._folders import find_folder, read_table
 from lacunar.errors import DataError

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lacunar.data.dataset import MultimodalDataset, from_arrays
+from lacunar.data.arrays import from_arrays
+from lacunar.data.dataset import MultimodalDataset
 from lacunar.datasets._card import with_card
 from lacunar.datasets._folders import find_folder, read_table
 from lacunar.errors import DataError, did_you_mean

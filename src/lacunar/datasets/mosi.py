@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.data.splits import Splits
 from lacunar.datasets._card import with_card
 from lacunar.datasets._folders import find_folder, read_arrays

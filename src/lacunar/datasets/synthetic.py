@@ -17,7 +17,8 @@ from scipy.special import softmax
 from scipy.stats import norm, ortho_group
 from torch import Tensor
 
-from lacunar.data.dataset import MultimodalDataset, from_arrays
+from lacunar.data.arrays import from_arrays
+from lacunar.data.dataset import MultimodalDataset
 from lacunar.datasets._card import with_card
 from lacunar.errors import ConfigError, did_you_mean
 

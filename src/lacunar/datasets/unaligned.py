@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from lacunar.data.dataset import MultimodalDataset, from_arrays
+from lacunar.data.arrays import from_arrays
+from lacunar.data.dataset import MultimodalDataset
 from lacunar.datasets._card import with_card
 from lacunar.errors import ConfigError, did_you_mean
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.stats import norm, ortho_group
 
-from lacunar.data.dataset import from_arrays
+from lacunar.data.arrays import from_arrays
 from lacunar.datasets._card import with_card
 from lacunar.datasets.synthetic import World
 from lacunar.errors import ConfigError, did_you_mean
