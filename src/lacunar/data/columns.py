@@ -195,7 +195,7 @@ class FileColumn(Column):
 
 
 def padded(values: Sequence[Any], shape: tuple[int, ...], kind: str) -> tuple[Tensor, Tensor]:
-    """Values of different length side by side, zeros behind each, ``(N, longest, *shape)``; and their lengths ``(N,)``."""
+    """Values of different length, zeros behind each, ``(N, longest, *shape)``; and their lengths, ``(N,)``."""
     lengths = torch.tensor([len(value) for value in values], dtype=torch.int64)
     longest = max(1, int(lengths.max()) if len(values) else 1)
     dtype = torch.int64 if kind == "tokens" else torch.float32
