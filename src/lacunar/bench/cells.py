@@ -12,12 +12,12 @@ from typing import Any
 
 from lacunar import datasets
 from lacunar.data.dataset import MultimodalDataset
-from lacunar.data.description import load_splits
+from lacunar.data.description import SUFFIXES, load_splits
 from lacunar.data.splits import Splits
 from lacunar.datasets.synthetic import World
 from lacunar.errors import DataError
 
-__all__ = ["DESCRIPTIONS", "SETTINGS", "Cell", "load_problem", "without_setting"]
+__all__ = ["SETTINGS", "Cell", "load_problem", "without_setting"]
 
 #: The six presence settings of three modalities: their missing rates, in the order of the modalities.
 SETTINGS: dict[str, tuple[float, ...]] = {
@@ -28,9 +28,6 @@ SETTINGS: dict[str, tuple[float, ...]] = {
     "e": (0.8, 0.2, 0.5),
     "f": (0.8, 0.5, 0.2),
 }
-#: How the path of a YAML description ends.
-DESCRIPTIONS = (".yaml", ".yml", ".json")
-
 #: Fields that came later: left out of a cell's key where they are empty, so that earlier results keep theirs.
 _LATER = ("setting", "part", "text")
 
@@ -69,7 +66,7 @@ class Cell:
     @property
     def described(self) -> bool:
         """Whether the data are those of a YAML description."""
-        return Path(self.dataset).suffix.lower() in DESCRIPTIONS
+        return Path(self.dataset).suffix.lower() in SUFFIXES
 
     @property
     def key(self) -> str:

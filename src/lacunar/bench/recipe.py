@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 
 from lacunar import datasets
-from lacunar.bench.cells import DESCRIPTIONS, SETTINGS, Cell
+from lacunar.bench.cells import SETTINGS, Cell
 from lacunar.bench.execute import make_objective
 from lacunar.bench.peers import PEERS
+from lacunar.data.description import SUFFIXES
 from lacunar.errors import ConfigError, did_you_mean
 
 __all__ = ["Recipe", "open_recipe", "read_recipe"]
@@ -192,7 +193,7 @@ def _dataset(problem: Mapping[str, Any], path: Path, where: str) -> str:
             f"{where}: expected dataset, the path of a YAML description or the name of one of {', '.join(known)}."
         )
     given = str(problem["dataset"])
-    if Path(given).suffix.lower() not in DESCRIPTIONS:
+    if Path(given).suffix.lower() not in SUFFIXES:
         if given not in known:
             raise ConfigError(f"{where}: unknown data set {given!r}.{did_you_mean(given, known)}")
         return given

@@ -22,9 +22,9 @@ TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 
 def description_of(data: str) -> Description | None:
     """The description in a YAML file; None when ``data`` names a data set."""
-    from lacunar.data.description import Description
+    from lacunar.data.description import SUFFIXES, Description
 
-    if Path(data).suffix.lower() in (".yaml", ".yml", ".json") or Path(data).is_file():
+    if Path(data).suffix.lower() in SUFFIXES or Path(data).is_file():
         if Path(data).suffix.lower() in TABLES:
             raise ConfigError(
                 f"--data {data} is a table; expected its description, a YAML file that says which columns are which."

@@ -23,9 +23,12 @@ from lacunar.data.table import read_table
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.tasks import Task
 
-__all__ = ["Description", "load_description", "load_splits"]
+__all__ = ["SUFFIXES", "Description", "load_description", "load_splits"]
 
 logger = logging.getLogger(__name__)
+
+#: How the path of a description ends.
+SUFFIXES = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True)
