@@ -13,7 +13,7 @@ from rich.console import Console
 from benchmarks.measure import CLOCKS, Figure, Options, load
 from benchmarks.page import machine, page
 
-ALL = ("step", "modalities", "methods", "evaluation", "bounded", "utilities")
+ALL = ("step", "modalities", "methods", "loop", "evaluation", "bounded", "utilities")
 
 
 def main() -> None:

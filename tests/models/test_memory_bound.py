@@ -101,3 +101,13 @@ def test_training_within_a_bound_holds_it():
     # What is kept of every pair: its loss, its score, its errors, its place in the lattice.
     pairs = len(data.lattice.pairs(batch.present).rows) * len(data.names) * 4 * 12 / 2**20
     assert peaks[2.0] <= 2.0 + weights + encoders + pairs < peaks[None] / 2
+
+
+def test_no_more_pairs_are_tried_than_are_wanted():
+    data = vectors(3, n=16)
+    model = model_of(data).eval()
+    tried = []
+    model.fusion.register_forward_hook(lambda module, given, output: tried.append(len(output)))
+    chunk = model.pairs_within(model.encode(first_batch(data)), 256.0, wanted=20)
+    assert tried == [1, 20]
+    assert chunk >= 20

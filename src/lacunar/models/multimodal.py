@@ -235,16 +235,18 @@ class MultimodalModel(nn.Module):
         features: Features,
         megabytes: float,
         extract: Callable[[SubsetOutput], tuple[Tensor, ...]] = lambda result: (result.output,),
+        wanted: int = MOST_PROBED,
     ) -> int:
         """How many pairs at a time keep everything that a chunk makes within a memory bound.
 
-        Measured on a few pairs: the peak of live tensor bytes, which includes the backward pass where gradients are
-        on. Gradients of weights come on top. No random number is used up.
+        Measured: the peak of live tensor bytes, which includes the backward pass where gradients are on. Gradients of
+        weights come on top. No random number is used up.
 
         Args:
             features: of a batch.
             megabytes: the bound.
             extract: what :meth:`read` will be given.
+            wanted: how many there will be; with more it is not tried.
         """
         device = features.h.device
         available = self.lattice.encode(features.present)
@@ -264,18 +266,13 @@ class MultimodalModel(nn.Module):
             return peak_bytes(run)
 
         bound = megabytes * 2**20
+        pairs, chunk = 0, 1
         with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
-            # What is largest at a few pairs need not be at many, so look not far below the bound, then at it.
-            pairs, small, large = 2, peak(1), peak(2)
-            while large < bound / 3 and pairs < MOST_PROBED:
-                pairs, small, large = 2 * pairs, large, peak(2 * pairs)
-            chunk = max(1, int(pairs + (bound - large) / max((large - small) / (pairs / 2), 1.0)))
-            if pairs < chunk <= 2 * MOST_PROBED:
-                reached = peak(chunk)
-                if (
-                    reached > bound
-                ):  # the peak grows no slower with more pairs, so between the two it lies below their line
-                    chunk = int(pairs + (bound - large) * (chunk - pairs) / (reached - large))
+            # What is alive at the peak grows in proportion to the pairs, or less: what is predicted from fewer pairs
+            # is never too many, and looking again from there comes closer.
+            while pairs < wanted and chunk > 1.05 * pairs:
+                pairs = min(chunk, wanted)
+                chunk = max(1, int(pairs * bound / max(peak(pairs), 1)))
         return chunk
 
     def named_encoders(self) -> Iterable[tuple[str, nn.Module]]:
