@@ -16,12 +16,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from lacunar.bench.findings import find
+from lacunar.bench.recipe import read_recipe
 from lacunar.bench.store import Store
 from lacunar.report.bench_page import BenchFacts, bench_page
 from lacunar.report.page import Drawing, Page, Section, Table
@@ -53,6 +55,8 @@ def main(folder: str, out: Path = HERE) -> None:
 
     def fill(match: re.Match[str]) -> str:
         kind, (given, which) = match.group(1), asked(match.group(2))
+        if kind == "coverage":
+            return coverage(given["recipe"], Store(Path(folder) / given["recipe"]))
         whole = page(*which)
         if whole is None:
             return NOTHING
@@ -63,7 +67,7 @@ def main(folder: str, out: Path = HERE) -> None:
             return figure(section, given, out)
         return tables(section, given)
 
-    text = re.sub(r"\{\{(table|figure|verdict) (\{.*?\})\}\}", fill, (HERE / "benchmark.template.md").read_text())
+    text = re.sub(r"\{\{(\w+) (\{.*?\})\}\}", fill, (HERE / "benchmark.template.md").read_text())
     (out / "results").mkdir(parents=True, exist_ok=True)
     for path in sorted(Path(folder).glob("*/cells")):
         found = facts(path.parent.name, None, "") if path.parent.name in text_recipes() else None
@@ -76,6 +80,25 @@ def main(folder: str, out: Path = HERE) -> None:
 def text_recipes() -> set[str]:
     """Names of the recipes that the template speaks of."""
     return set(re.findall(r'"recipe": "(\w+)"', (HERE / "benchmark.template.md").read_text()))
+
+
+def coverage(recipe: str, store: Store) -> str:
+    """How many cells of a recipe have run: one row for the problems of a data set that are equally far."""
+    cells, finished = read_recipe(HERE.parent / "recipes" / f"{recipe}.yaml"), set(store.keys())
+    alike: dict[tuple, list[str]] = {}
+    for problem in dict.fromkeys(cell.problem for cell in cells):
+        own = [cell for cell in cells if cell.problem == problem]
+        runs = Counter({cell.method: 0 for cell in own})
+        runs.update(cell.method for cell in own if cell.key in finished)
+        seeds = len({cell.seed for cell in own})
+        behind = ", ".join(f"{method} ({count})" for method, count in runs.items() if count < max(runs.values()))
+        fact = (own[0].data_name, max(runs.values()), seeds, behind if max(runs.values()) else "")
+        alike.setdefault(fact, []).append(own[0].setting)
+    lines = ["| data | settings | seeds | of | fewer seeds |", "|---|---|---:|---:|---|"]
+    for (data, *counts, behind), settings in alike.items():
+        listed = "; ".join(settings) or "as they are"
+        lines.append("| " + " | ".join([data, listed, *map(str, counts), behind]) + " |")
+    return "\n".join(lines)
 
 
 def tables(section: Section | None, given: dict) -> str:

@@ -191,6 +191,7 @@ def test_the_page_of_the_documentation_is_filled_from_results_alone(tmp_path):
     empty = (tmp_path / "empty" / "benchmark.md").read_text()
     assert "{{" not in empty
     assert empty.count(page["NOTHING"]) > 10
+    assert "| htad | 0, .8; .8, 0 | 0 | 5 |  |" in empty
     put(tmp_path / "results" / "benchmark")
     page["main"](str(tmp_path / "results"), tmp_path / "full")
     full = (tmp_path / "full" / "benchmark.md").read_text()
