@@ -12,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/lacunar demo --out runs/demo
 
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

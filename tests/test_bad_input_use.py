@@ -11,7 +11,6 @@ import lacunar as lc
 from lacunar.errors import ConfigError, DataError, RunError
 
 #: What is made once for all tests here takes seconds: one worker makes it.
-pytestmark = pytest.mark.xdist_group("bad_input_use")
 
 WIDTHS = {"audio": 4, "video": 5}
 

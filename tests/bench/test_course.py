@@ -15,7 +15,6 @@ from lacunar.report.bench_course import MOST, capability_figure, course_figure, 
 from lacunar.report.bench_page import bench_page
 
 #: What is made once for all tests here takes seconds: one worker makes it.
-pytestmark = pytest.mark.xdist_group("course")
 
 EPOCHS = 2
 RECIPE = {

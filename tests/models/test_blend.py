@@ -13,7 +13,6 @@ from lacunar.models.saving import load_model, save_model
 from lacunar.training.blend import fit_blend
 
 #: What is made once for all tests here takes seconds: one worker makes it.
-pytestmark = pytest.mark.xdist_group("blend")
 
 
 def parts(M=3, n=150, **options):

@@ -14,7 +14,6 @@ from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.models.references import References
 
 #: What is made once for all tests here takes seconds: one worker makes it.
-pytestmark = pytest.mark.xdist_group("references")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from lacunar.planning.costs import CostModel
 from tests.helpers import small_model, vectors
 
 #: What is made once for all tests here takes seconds: one worker makes it.
-pytestmark = pytest.mark.xdist_group("backtest")
 
 PRICES = {"x1": 1, "x2": 1, "x3": 4}
 QUICK = {"strategies": ("even", "random", "oracle"), "progress": False, "repeats": 2}

@@ -15,10 +15,7 @@ from lacunar.training.log import read_lines
 from tests.training.worlds import listing
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"),
-    pytest.mark.xdist_group("processes"),  # one worker drives them all, once
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
 
 def drive(folder: Path, *jobs: str) -> dict:
