@@ -6,11 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 import lacunar as lc
 from lacunar.errors import ConfigError, DataError, RunError
-
-#: What is made once for all tests here takes seconds: one worker makes it.
 
 WIDTHS = {"audio": 4, "video": 5}
 
@@ -28,7 +27,9 @@ def splits():
 
 @pytest.fixture(scope="module")
 def run(splits, tmp_path_factory):
-    return lc.fit(splits, max_epochs=1, progress=False, out=tmp_path_factory.mktemp("runs") / "run")
+    quick = lc.references(splits.train, models={name: LogisticRegression() for name in WIDTHS})
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return lc.fit(splits, references=quick, max_epochs=1, progress=False, out=out)
 
 
 WRONG = [

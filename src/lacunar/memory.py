@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["LiveBytes", "peak_bytes"]
+__all__ = ["LiveBytes", "fitting", "peak_bytes"]
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:
@@ -18,6 +18,24 @@ def peak_bytes(run: Callable[[], Any]) -> int:
     with LiveBytes() as live:
         run()
     return live.peak
+
+
+def fitting(peak: Callable[[int], int], bound: float, most: int) -> int:
+    """How many items at a time stay within a bound.
+
+    What lives at the peak grows in proportion to the items, or less: what is concluded from fewer items is never too
+    many, and looking again from there comes closer.
+
+    Args:
+        peak: from a number of items to bytes.
+        bound: in bytes.
+        most: items that are tried; what more of them would take is concluded.
+    """
+    tried, fits = 0, 1
+    while tried < most and fits > 1.05 * tried:
+        tried = min(fits, most)
+        fits = max(1, int(tried * bound / max(peak(tried), 1)))
+    return fits
 
 
 class LiveBytes(TorchDispatchMode):

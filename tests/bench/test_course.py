@@ -14,14 +14,16 @@ from lacunar.errors import ConfigError
 from lacunar.report.bench_course import MOST, capability_figure, course_figure, course_section
 from lacunar.report.bench_page import bench_page
 
-#: What is made once for all tests here takes seconds: one worker makes it.
-
 EPOCHS = 2
 RECIPE = {
     "seeds": 1,
     "probes": True,
     "fit": {"max_epochs": EPOCHS, "experts": False},
-    "methods": {"joint": {"objective": "Joint"}, "MCE": {"objective": "MCE"}, "late": {"peer": "late fusion"}},
+    "methods": {
+        "joint": {"objective": "Joint"},
+        "MCE": {"objective": "MCE", "references": {"folds": 2}},
+        "late": {"peer": "late fusion"},
+    },
     "problems": {
         "world": {
             "dataset": "synthetic", "options": {"world": "additive", "n": 100}, "only": ["m0", "m1"],

@@ -12,8 +12,6 @@ from lacunar.models.blend import Blend
 from lacunar.models.saving import load_model, save_model
 from lacunar.training.blend import fit_blend
 
-#: What is made once for all tests here takes seconds: one worker makes it.
-
 
 def parts(M=3, n=150, **options):
     data = vectors(M, n=n, strength=1.0, **options)
@@ -24,7 +22,7 @@ def parts(M=3, n=150, **options):
 @pytest.fixture(scope="module")
 def made():
     splits = parts()
-    found = lc.references(splits.train)
+    found = lc.references(splits.train, models={name: LogisticRegression() for name in splits.train.names})
     return splits, found, fit_blend(small_model(splits.train), found, splits.train, splits.val)
 
 

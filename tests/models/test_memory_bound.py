@@ -103,11 +103,11 @@ def test_training_within_a_bound_holds_it():
     assert peaks[2.0] <= 2.0 + weights + encoders + pairs < peaks[None] / 2
 
 
-def test_no_more_pairs_are_tried_than_are_wanted():
+def test_no_more_pairs_are_tried_than_is_said():
     data = vectors(3, n=16)
     model = model_of(data).eval()
     tried = []
     model.fusion.register_forward_hook(lambda module, given, output: tried.append(len(output)))
-    chunk = model.pairs_within(model.encode(first_batch(data)), 256.0, wanted=20)
+    chunk = model.pairs_within(model.encode(first_batch(data)), 256.0, most=20)
     assert tried == [1, 20]
     assert chunk >= 20

@@ -13,8 +13,6 @@ from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.models.references import References
 
-#: What is made once for all tests here takes seconds: one worker makes it.
-
 
 @pytest.fixture(scope="module")
 def data():

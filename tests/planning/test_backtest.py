@@ -17,8 +17,6 @@ from lacunar.planning.backtest import Backtest, backtest
 from lacunar.planning.costs import CostModel
 from tests.helpers import small_model, vectors
 
-#: What is made once for all tests here takes seconds: one worker makes it.
-
 PRICES = {"x1": 1, "x2": 1, "x3": 4}
 QUICK = {"strategies": ("even", "random", "oracle"), "progress": False, "repeats": 2}
 

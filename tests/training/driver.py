@@ -19,6 +19,7 @@ from pathlib import Path
 os.environ.update(OMP_NUM_THREADS="1", LACUNAR_PROGRESS="none")
 
 import pytorch_lightning as pl
+import skops.io  # noqa: F401  seconds to import, so once for all children
 import torch
 import torch.distributed as dist
 

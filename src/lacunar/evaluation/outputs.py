@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lacunar.data.batch import Batch
 from lacunar.errors import ConfigError, DataError
 from lacunar.lattice import MAX_TABLE, Lattice, Pairs
-from lacunar.memory import peak_bytes
+from lacunar.memory import fitting, peak_bytes
 from lacunar.models.multimodal import MultimodalModel
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 DEFAULT_MEGABYTES = 64.0  # pieces that stay in a cache are decoded faster than larger ones
-MANY = 2**30
+FEW, MANY = 16, 2**30
 
 
 @contextmanager
@@ -209,15 +209,15 @@ class MemoryLimit:
         if not megabytes > 0:
             raise ConfigError(f"memory: expected a positive number of megabytes, got {megabytes}.")
         self.bytes = megabytes * 2**20
-        self.per_pair: float | None = None
+        self.pairs: int | None = None
 
     def chunk(self, pairs: Pairs, decode: Callable[[Pairs], Any]) -> int:
         total = len(pairs.rows)
-        if self.per_pair is None and total > 16:
-            # The last pairs hold the largest subsets. Two sizes tell what grows with the pairs from what does not.
-            few, more = max(4, total // 64), max(8, total // 32)
-            few, more = min(few, 32), min(more, 64)
-            small = peak_bytes(lambda: decode(Pairs(pairs.rows[-few:], pairs.codes[-few:])))
-            large = peak_bytes(lambda: decode(Pairs(pairs.rows[-more:], pairs.codes[-more:])))
-            self.per_pair = max((large - small) / (more - few), large / more / 4, 1.0)
-        return max(1, min(int(self.bytes / (self.per_pair or 1.0)), MANY))
+        if self.pairs is None and total > FEW:
+
+            def peak(count: int) -> int:
+                # The last pairs hold the largest subsets.
+                return peak_bytes(lambda: decode(Pairs(pairs.rows[-count:], pairs.codes[-count:])))
+
+            self.pairs = min(fitting(peak, self.bytes, min(total, 64)), MANY)
+        return self.pairs or MANY

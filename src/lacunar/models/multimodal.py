@@ -15,16 +15,13 @@ from torch.utils.checkpoint import checkpoint
 from lacunar.data.batch import Batch
 from lacunar.errors import ConfigError, DataError
 from lacunar.lattice import Lattice, Pairs
-from lacunar.memory import peak_bytes
+from lacunar.memory import fitting, peak_bytes
 from lacunar.tasks import Task
 
 if TYPE_CHECKING:
     from lacunar.data.dataset import MultimodalDataset
 
 __all__ = ["Features", "MultimodalModel", "SubsetOutput", "available_pairs", "input_facts"]
-
-#: As many pairs at most when the memory that a pair needs is measured.
-MOST_PROBED = 4096
 
 
 @dataclass
@@ -235,7 +232,7 @@ class MultimodalModel(nn.Module):
         features: Features,
         megabytes: float,
         extract: Callable[[SubsetOutput], tuple[Tensor, ...]] = lambda result: (result.output,),
-        wanted: int = MOST_PROBED,
+        most: int = 4096,
     ) -> int:
         """How many pairs at a time keep everything that a chunk makes within a memory bound.
 
@@ -246,7 +243,7 @@ class MultimodalModel(nn.Module):
             features: of a batch.
             megabytes: the bound.
             extract: what :meth:`read` will be given.
-            wanted: how many there will be; with more it is not tried.
+            most: pairs that are tried.
         """
         device = features.h.device
         available = self.lattice.encode(features.present)
@@ -265,15 +262,8 @@ class MultimodalModel(nn.Module):
 
             return peak_bytes(run)
 
-        bound = megabytes * 2**20
-        pairs, chunk = 0, 1
         with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
-            # What is alive at the peak grows in proportion to the pairs, or less: what is predicted from fewer pairs
-            # is never too many, and looking again from there comes closer.
-            while pairs < wanted and chunk > 1.05 * pairs:
-                pairs = min(chunk, wanted)
-                chunk = max(1, int(pairs * bound / max(peak(pairs), 1)))
-        return chunk
+            return fitting(peak, megabytes * 2**20, most)
 
     def named_encoders(self) -> Iterable[tuple[str, nn.Module]]:
         """Pairs of modality name and encoder, in lattice order."""

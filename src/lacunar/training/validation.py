@@ -116,7 +116,7 @@ class Validator:
         if isinstance(model, MultimodalModel):
             features = model.encode(batch)
             if self._chunk is None and len(batch):
-                self._chunk = model.pairs_within(features, self.memory, wanted=len(pairs.rows))
+                self._chunk = model.pairs_within(features, self.memory, most=64)
             score, loss = model.read(features, pairs, extract, self._chunk)
         else:
             output, wanted = _full(model.predict_pairs(batch, pairs)), target[pairs.rows]
