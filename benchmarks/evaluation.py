@@ -103,7 +103,7 @@ def _table_over_pass(model: MultimodalModel, data: MultimodalDataset, options: O
 def _within_memory(options: Options) -> list[Figure]:
     """M = 10: chunks against one call, in time and in bytes."""
     bound = 1.0 if options.toy else 64.0
-    data = light(10, 16 if options.toy else BATCH, options.toy)
+    data = light(10, 6 if options.toy else BATCH, options.toy)
     model = light_model(data)
     bounded, free = every_subset(model, data, bound), every_subset(model, data, 2.0**20)
     taken = interleave({"bounded": bounded, "free": free}, options, max(2, options.rounds // 2))

@@ -130,7 +130,12 @@ def kills(folder: Path) -> dict:
         "half a checkpoint": [kill_while_writing_checkpoint] * 2,
         "before the checkpoint takes its name": [kill_at_name("checkpoint.pt")],
         "before the first checkpoint": [lambda out: train(out, KillAt(0, 3))],
-        "while results are written": [kill_at_name("selected.safetensors"), kill_at_name("result.json")],
+        "while results are written": [
+            kill_at_name("selected.safetensors"),
+            kill_at_name("model"),
+            kill_at_name("result.json"),
+        ],
+        "while references are written": [kill_at_name("references")],
     }
     whole = folder / "whole"
     answer: dict = {"points": points, "whole": forked(lambda: train(whole)), "ways": {}}

@@ -38,6 +38,7 @@ WAYS = [
     "before the checkpoint takes its name",
     "before the first checkpoint",
     "while results are written",
+    "while references are written",
     "from outside",
 ]
 

@@ -232,7 +232,7 @@ class References:
             RunError: when the folder is there already.
         """
         folder = Path(folder)
-        partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+        partial = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
         partial.mkdir(parents=True)
         try:
             facts = {name: expert.save(partial / f"expert{m}") for m, (name, expert) in enumerate(self.experts.items())}

@@ -49,7 +49,7 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str], extra: dict[str
     target = Path(folder)
     _refuse_foreign(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".unfinished", dir=target.parent))
     try:
         weights = save_tensors(_plain_state(model))
         description = _checked(describe(model, temporary), model, temporary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -47,9 +48,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def discard_leftovers(folder: Path) -> None:
-    """Remove what a killed process was writing."""
+    """Remove the files and folders that a killed process was writing; all of ours have names that end alike."""
     for path in folder.glob(f".*{_MARK}"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
