@@ -127,7 +127,10 @@ def test_the_command_writes_everything_and_the_same_again(tmp_path, capsys):
 def test_a_report_of_one_seed_and_one_problem(tmp_path):
     put(tmp_path, seeds=1, problems=("p",), settings=("x",), refused=False)
     written = write_report(tmp_path)
-    assert written.page.exists()
+    page = written.page.read_text()
+    assert "The highest mean over p is 66." in page
+    assert "One seed of one data set gives no interval." in page
+    assert ">average<" not in page, "one data set is its own average"
     assert find(tmp_path).ranking is None
     with pytest.raises(ConfigError, match="unknown method 'jiont'. Did you mean 'joint'"):
         find(tmp_path, "jiont")

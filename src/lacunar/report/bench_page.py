@@ -135,7 +135,8 @@ def _verdict(facts: BenchFacts) -> str:
     average = average[average.index.isin(facts.record.index)]
     said = []
     if len(average):
-        said.append(f"The highest mean over all data sets is {_percent(average.max())}, of {average.idxmax()}.")
+        over = "all data sets" if len(facts.means.columns) > 2 else str(facts.means.columns[0])
+        said.append(f"The highest mean over {over} is {_percent(average.max())}, of {average.idxmax()}.")
     if facts.ranking is not None:
         first = str(facts.ranking.average.index[0])
         near = facts.ranking.average[facts.ranking.average - facts.ranking.average.iloc[0] <= facts.ranking.critical]
@@ -144,7 +145,9 @@ def _verdict(facts: BenchFacts) -> str:
             others = ", ".join(map(str, near.index[1:]))
             said.append(f"Ranks alone cannot tell it from {others}.")
     frame = facts.differences["mean"]
-    if len(frame):
+    if len(frame) and frame["low"].isna().all():
+        said.append("One seed of one data set gives no interval.")
+    elif len(frame):
         above = frame[(frame["low"] > 0)]["method"].tolist()
         text = ", ".join(above) if above else "none"
         said.append(f"Above {facts.against} by an interval that leaves zero out: {text}.")
@@ -163,6 +166,8 @@ def _scores_section(facts: BenchFacts) -> Section:
 
 
 def _scores(caption: str, table: pd.DataFrame, reported: Sequence[Reported] = ()) -> Table:
+    if list(table.columns[1:]) == ["average"]:  # one data set, which is its own average
+        table = table.drop(columns="average")
     columns = [Column("method", False), *(Column(str(name)) for name in table.columns)]
     columns += [Column(f"reported: {one.short}", hint=f"{one.title}. {one.source}") for one in reported]
     rows = []
