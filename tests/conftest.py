@@ -14,6 +14,14 @@ torch.set_num_threads(1)
 matplotlib.use("agg")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def small_forests():
+    """Forests of the default references are most of their time, and no test is about how good large ones are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lacunar.training.references.TREES", 20)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def loggers_stay_as_they_are():
     """The command line sets up loggers for its process; tests and fixtures that call it must not silence others."""

@@ -29,7 +29,7 @@ def test_training_and_sliding_windows_run_end_to_end(sequences):
     few = Splits(*(part.select(range(min(8, len(part)))) for part in (blocks.train, blocks.val)))
     splits = few.hide(dict(zip(few.names, (0.2, 0.5, 0.8, 0.2))), seed=0)
     torch.manual_seed(0)
-    model = default_model(splits.train, features=8)
+    model = default_model(splits.train, features=4)
     objective = MCE(capability=False)
     run = fit(splits, model, objective, max_epochs=1, batch_size=4, progress=False)
     assert torch.isfinite(torch.tensor(run.best_score))

@@ -51,6 +51,8 @@ WIDEST_FOR_COVARIANCE = 400
 #: Images of up to this many numbers are flattened for estimators; larger ones get a network.
 LARGEST_IMAGE = 1024
 STACK_RIDGE = 5.0
+#: In each forest.
+TREES = 200
 
 
 def references(
@@ -140,7 +142,7 @@ def default_estimators(task: Task, count: int, width: int, rarest: int, seed: in
         rarest: samples of the rarest class among them.
         seed: of trees and kernels.
     """
-    trees = {"n_estimators": 200, "max_features": min(0.3, 120 / width), "random_state": seed}
+    trees = {"n_estimators": TREES, "max_features": min(0.3, 120 / width), "random_state": seed}
     kernel = {"gamma": 0.5 / width, "n_components": min(count, 300), "random_state": seed}
     if task.kind == "regression":
         return [
