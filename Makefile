@@ -12,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/lacunar demo --out runs/demo
 
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -14,6 +14,18 @@ torch.set_num_threads(1)
 matplotlib.use("agg")
 
 
+#: Files of a minute and more, each of which one worker runs.
+LONGEST = {
+    "test_benchmarks.py", "test_cli.py", "test_docs.py", "test_objectives.py", "test_processes.py", "test_runner.py",
+    "test_utilities_cluster.py",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def small_forests():
     """Forests of the default references are most of their time, and no test is about how good large ones are."""
