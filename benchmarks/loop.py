@@ -80,9 +80,8 @@ def _heavy(options: Options) -> Figure:
 
 
 def _fit(data: Splits, make: Make, size: int, epochs: int, **options) -> None:
-    fit(
-        data, make(data.train), Joint(), max_epochs=epochs, batch_size=size, experts=False, progress=False, **options
-    )  # fmt: skip
+    model = make(data.train)
+    fit(data, model, Joint(), max_epochs=epochs, batch_size=size, experts=False, progress=False, **options)
 
 
 def _bare(data: Splits, make: Make, size: int, epochs: int) -> None:

@@ -247,10 +247,11 @@ class MultimodalModel(nn.Module):
         """
         device = features.h.device
         available = self.lattice.encode(features.present)
+        largest = features.present.sum(1).argsort(descending=True)  # first, so that few rows never seem too cheap
         needs_gradient = torch.is_grad_enabled()
 
         def peak(count: int) -> int:
-            rows = torch.arange(count, device=device) % len(features.h)
+            rows = largest[torch.arange(count, device=device) % len(largest)]
             codes = available[rows]
             own = features.detached(needs_gradient)
 
