@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import re
 import runpy
 import shlex
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -311,3 +313,19 @@ def test_a_new_encoder_and_a_new_fusion_are_saved_and_loaded(new_files, tmp_path
     fused = kinds[1](6)(h, present)
     assert fused.shape == (2, 6, 2)
     assert torch.equal(fused, torch.stack([torch.ones(6, 2), torch.zeros(6, 2)]))
+
+
+# ---------------------------------------------------------------------------------------------------- results
+
+CELLS = sorted((ROOT / "docs" / "results" / "cells").glob("benchmark*.jsonl"))
+
+
+@pytest.mark.parametrize("kept", CELLS, ids=lambda kept: kept.stem)
+def test_the_benchmark_shows_the_cells_that_are_kept(kept):
+    cells = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+    facts = [
+        (cell["cell"]["problem"], cell["cell"]["method"], cell["cell"]["seed"]) for cell in cells if "mean" in cell
+    ]
+    shown = pd.read_csv(kept.parents[1] / f"{kept.stem}.csv")
+    shown = shown[shown["variant_of"].isna()]
+    assert sorted(facts) == sorted(zip(shown["problem"], shown["method"], shown["seed"]))
