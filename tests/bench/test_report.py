@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -122,6 +123,18 @@ def test_the_command_writes_everything_and_the_same_again(tmp_path, capsys):
     assert row.rstrip().count(">13.0<") == 1
     assert "reported: THERE" in page
     assert not any("13.0" in path.read_text() or "12.0" in path.read_text() for path in tables.glob("*.tex"))
+
+
+def test_means_are_over_the_seeds_that_all_have(tmp_path):
+    store = Store(put(tmp_path, seeds=2, problems=("p",), refused=False))
+    both = find(tmp_path)
+    shutil.rmtree(store.cells / "p-x-late-1")
+    some = find(tmp_path)
+    kept = both.results[(both.results["setting"] == "y") | (both.results["seed"] == 0)]
+    expected = kept.groupby(["method", "setting"])["mean"].mean().groupby("method").mean()
+    np.testing.assert_allclose(some.means["p"], expected[some.means.index])
+    np.testing.assert_allclose(some.means.diff().dropna(), -0.1)
+    np.testing.assert_allclose(some.subsets["p"].diff().dropna(), -0.1)
 
 
 def test_a_report_of_one_seed_and_one_problem(tmp_path):

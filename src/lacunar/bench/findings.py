@@ -64,7 +64,8 @@ def find(
     results = results.iloc[np.argsort(leader.map(place).to_numpy(), kind="stable")]
     whole = results[results["variant_of"] == ""]
     subsets = subset_scores(found)
-    subsets = subsets[subsets["problem"].isin(results["problem"])]
+    alike = shared_seeds(results)
+    subsets = subsets.merge(alike[["problem", "seed"]].drop_duplicates(), on=["problem", "seed"])
     names = results[["problem", "data", "setting"]].drop_duplicates()
     subsets = subsets.merge(names, on="problem", how="left")
     modalities = modality_scores(subsets).merge(names, on="problem", how="left")
@@ -76,9 +77,9 @@ def find(
         against=against,
         confidence=confidence,
         results=results,
-        means=by_data(results, "mean"),
-        worst=by_data(results, "worst"),
-        settings={name: _by_setting(part) for name, part in _several_settings(results)},
+        means=by_data(alike, "mean"),
+        worst=by_data(alike, "worst"),
+        settings={name: _by_setting(part) for name, part in _several_settings(alike)},
         subsets=_by(subsets[subsets["subset"] != "none"], "subset"),
         modalities=_by(modalities, "modality"),
         differences={measure: compare(frame, against, confidence=confidence) for measure, frame in scores.items()},
@@ -102,6 +103,13 @@ def _places(results: pd.DataFrame) -> dict[str, int]:
     ranks = results.groupby(["problem", "seed"])["mean"].rank(ascending=False, pct=True)
     order = ranks.groupby(results["method"], sort=False).mean().sort_values(kind="stable").index
     return {str(method): place for place, method in enumerate(order)}
+
+
+def shared_seeds(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of seeds that all methods of a problem have, so that means are of the same splits; all if none is."""
+    methods = results.groupby("problem")["method"].transform("nunique")
+    shared = results.groupby(["problem", "seed"])["method"].transform("nunique") == methods
+    return results[shared | ~shared.groupby(results["problem"]).transform("any")]
 
 
 def by_data(results: pd.DataFrame, measure: str) -> pd.DataFrame:

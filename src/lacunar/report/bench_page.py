@@ -156,7 +156,8 @@ def _verdict(facts: BenchFacts) -> str:
 
 def _scores_section(facts: BenchFacts) -> Section:
     text = (
-        "Scores in percent, averaged over seeds and, where a data set has several, over presence settings. The mean is "
+        "Scores in percent, averaged over the seeds that all methods of a problem have and, where a data set has "
+        "several, over presence settings. The mean is "
         "over all non-empty subsets of modalities. The highest of a column is marked; that alone says nothing about "
         "certainty."
     )
@@ -194,6 +195,10 @@ def _points(value: float) -> str:
     return f"{100 * value:+.1f}" if np.isfinite(value) else _NOTHING
 
 
+def _interval(low: float, high: float) -> str:
+    return f"{_points(low)} to {_points(high)}" if np.isfinite(low) else _NOTHING
+
+
 def _p(value: float) -> str:
     return _NOTHING if not np.isfinite(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
@@ -228,7 +233,7 @@ def _differences(caption: str, frame: pd.DataFrame, clear: bool) -> Table:
     columns = [Column(head, number > 0) for number, head in enumerate(heads)]
     rows = []
     for row in frame.sort_values("difference", ascending=False, kind="stable").to_dict("records"):
-        cells = [str(row["method"]), _points(row["difference"]), f"{_points(row['low'])} to {_points(row['high'])}"]
+        cells = [str(row["method"]), _points(row["difference"]), _interval(row["low"], row["high"])]
         cells += [_p(row["p"]), _p(row["p_holm"])]
         cells += [str(row[name]) for name in ("problems", *counts)]
         rows.append(Row(cells))
