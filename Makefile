@@ -1,6 +1,9 @@
 # Everything stands on one stamp: a virtual environment made from requirements.lock.
 .PHONY: demo test check bench lock clean
 
+# Where bytecode is not kept, every process compiles PyTorch and Lightning anew, for longer than many a test runs.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
