@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import subprocess
 import sys
@@ -53,6 +54,7 @@ OWNERS = {
 }
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Full names of all modules that a file imports, wherever in it."""
     found = set()

@@ -25,7 +25,7 @@ pytestmark = [
 def test_training_and_sliding_windows_run_end_to_end(sequences):
     from lacunar.datasets.brats import brats
 
-    blocks = brats(sequences=sequences, block=32)
+    blocks = brats(sequences=sequences, block=16)
     few = Splits(*(part.select(range(min(8, len(part)))) for part in (blocks.train, blocks.val)))
     splits = few.hide(dict(zip(few.names, (0.2, 0.5, 0.8, 0.2))), seed=0)
     torch.manual_seed(0)
