@@ -46,13 +46,14 @@ kernel.
 
 ABOUT_PICKS = """\
 `{command}` (`--epochs` says how long an ordinary training is; the default of `lacunar.fit` is 40). The reference is a
-table of `retrain` utilities (log-loss) over {cuts} cuts of the data; against it stand {repeats} repeats of `amortised`,
-each one model on a cut of its own that the reference has not seen. A repeat agrees at a size when the subset that it
-ranks first there has a reference utility within one standard error (of the mean over the cuts) of the best one's.
-*Tied* is how many subsets of the size lie within that. *Retrained once* is how many single repeats of the reference
-itself, each with a model for every subset, agree with the mean of all of them, which they are part of. The two
-estimators differ in kind where a model for one subset alone gets worse by a further modality, as it may with few
-samples, and the model of all subsets, which is held back by having to serve each of them, does not."""
+table of `retrain` utilities (log-loss) over {cuts} cuts of the data; against it stand {repeats} repeats of
+`amortised`, each one model on a cut of its own that the reference has not seen. A repeat agrees at a size when the
+subset that it ranks first there has a reference utility within one standard error (of the mean over the cuts) of the
+best one's. *Tied* is how many subsets of the size lie within that. *Retrained once* is how many single repeats of the
+reference itself, each with a model for every subset, agree with the mean of all of them, which they are part of. After
+each stands how much reference utility its picks lose against the best, in the mean. The two estimators differ in kind
+where a model for one subset alone gets worse by a further modality, as it may with few samples, and the model of all
+subsets, which is held back by having to serve each of them, does not."""
 
 
 def machine(options: Options, before: str, after: str) -> str:
@@ -101,8 +102,9 @@ def picks_section(found: pd.DataFrame) -> list[str]:
     ]  # fmt: skip
     for row in found[found["size"] != "every"].itertuples():
         lines.append(
-            f"| {row.data} | {row.size} | **{row.agree} of {row.repeats}** | {row.reference_agrees} of "
-            f"{row.reference_repeats} | {row.best}: {float(row.utility):.3f} ({float(row.standard_error):.3f}) | "
+            f"| {row.data} | {row.size} | **{row.agree} of {row.repeats}**, {float(row.lost):.3f} | "
+            f"{row.reference_agrees} of {row.reference_repeats}, {float(row.reference_lost):.3f} | "
+            f"{row.best}: {float(row.utility):.3f} ({float(row.standard_error):.3f}) | "
             f"{int(float(row.tie))} of {row.subsets} | {row.picks} |"
         )
     lines.append("")

@@ -59,7 +59,8 @@ def agreement(name: str, reference: UtilityTable, repeats: UtilityTable, epochs:
         One row per size below the full set and one, ``every``, for all of them in one repeat: how many repeats
         ``agree``, of how many; the best subset, its utility and standard error, how many subsets ``tie`` with it
         within that; how many repeats of the reference, which trains 2^M - 1 models in each, agree with the mean of all
-        of them; and what the repeats picked. ``amortised`` is the amortised mean of the best subset, and in ``every``
+        of them; the reference utility that the picks of either have ``lost`` against the best, in the mean; and what
+        the repeats picked. ``amortised`` is the amortised mean of the best subset, and in ``every``
         of the full set.
     """
     lattice, mean = reference.lattice, reference.mean
@@ -79,8 +80,9 @@ def agreement(name: str, reference: UtilityTable, repeats: UtilityTable, epochs:
             "data": name, "size": str(size), "agree": sum(hits[-1]), "repeats": len(picks), "subsets": len(codes),
             "tie": len(good), "best": lattice.label(int(best)), "utility": round(float(mean[best]), 4),
             "standard_error": round(float(error[best]), 4), "amortised": round(float(repeats.mean[best]), 4),
-            "reference_agrees": sum(own_hits[-1]),
-            "reference_repeats": len(own), "epochs": epochs,
+            "reference_agrees": sum(own_hits[-1]), "reference_repeats": len(own),
+            "lost": round(float(mean[best] - mean[picks].mean()), 4),
+            "reference_lost": round(float(mean[best] - mean[own].mean()), 4), "epochs": epochs,
             "picks": ", ".join(f"{lattice.label(int(code))} ({n})" for code, n in counts.items()),
         })  # fmt: skip
     whole = {

@@ -98,7 +98,8 @@ def test_picks_are_counted_at_each_size_and_at_all():
     assert (found["reference_agrees"] == 2).all()
     text = "\n".join(picks_section(found.reset_index().assign(size=lambda frame: frame["size"])))
     assert "toy, 4 epochs 2 of 3" in text
-    assert "| toy, 4 epochs | 2 | **2 of 3** | 2 of 2 | a+b: 0.600 (0.100) | 2 of 3 |" in text
+    assert found.loc["2", ["lost", "reference_lost"]].tolist() == [0.15, 0]  # nothing, 0.05 and 0.4
+    assert "| toy, 4 epochs | 2 | **2 of 3**, 0.150 | 2 of 2, 0.000 | a+b: 0.600 (0.100) | 2 of 3 |" in text
 
 
 def test_a_verdict_needs_a_target():
