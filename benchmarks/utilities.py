@@ -33,7 +33,7 @@ def run(options: Options) -> list[Figure]:
     samples, epochs, together = (60, 1, 2) if options.toy else (600, 6, 5)
     data = vectors(3, samples, dims=6 if options.toy else 64, missing=0.0, seed=2)
     cuts = [data.split(train=0.6, val=0.15, test=0.25, seed=seed) for seed in range(together)]
-    chosen = fit_options({"max_epochs": epochs})
+    chosen = fit_options({"max_epochs": epochs}, "log_loss")
     cells = [[_cell(splits, code, seed, chosen) for code in data.lattice.subsets] for seed, splits in enumerate(cuts)]
     compared: dict[str, Callable[[], object]] = {
         "joint": lambda: _joint(cuts[0], epochs),

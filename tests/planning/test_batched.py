@@ -39,7 +39,7 @@ def cells(data, fit, seeds=1, make=plain, label_codes=None):
             rows = np.arange(len(held))
             found.append(
                 Cell(f"{repeat.seed}-{code}", code, data.lattice.label(code), train, val, held, rows, None, "log_loss",
-                     make, fit_options(fit), repeat.number)
+                     make, fit_options(fit, "log_loss"), repeat.number)
             )  # fmt: skip
     return found
 
@@ -54,7 +54,7 @@ def items(record):
         FIT,
         {**FIT, "gradient_clip": 0.05, "weight_decay": 0.3, "schedule": "cosine", "validate_every": 2},
         {**FIT, "average": None, "schedule": "constant", "gradient_clip": None, "select": "last"},
-        {**FIT, "max_epochs": 6, "average": None, "patience": 1},
+        {**FIT, "max_epochs": 6, "average": None, "patience": 1, "select": "best"},
     ],
     ids=["default", "clipped", "last", "patience"],
 )
@@ -229,7 +229,7 @@ def test_what_cannot_be_stacked_is_refused(make, fit, match):
     data = vectors(2, 50, missing=0.0)
     with pytest.raises(ConfigError, match=match):
         utilities(data, make, seeds=1, fit=fit, batched=True, **QUIET)
-    assert obstacle(data, make or lc.default_model, fit_options(fit), True) is not None
+    assert obstacle(data, make or lc.default_model, fit_options(fit, "log_loss"), True) is not None
 
 
 def test_other_parts_and_other_data_are_refused():

@@ -159,6 +159,17 @@ def test_validation_selects_among_several_estimators():
     assert table.trainings == 2 * 3 * 2
 
 
+@pytest.mark.parametrize("estimator", ["retrain", "amortised"])
+def test_epochs_of_networks_are_selected_by_what_the_metric_judges(estimator):
+    data, overfit = vectors(2, 100, missing=0.0), {"max_epochs": 25, "lr": 0.1, "average": None, "validate_every": 1}
+    options = {"estimator": estimator, "seeds": 2, **QUIET}
+    probable = utilities(data, tiny, fit=overfit, **options)
+    accurate = utilities(data, tiny, fit={**overfit, "select": "best"}, **options)
+    assert (probable.mean >= accurate.mean).all() and (probable.mean > accurate.mean).any()
+    assert probable.config["fit"]["select"] == "loss"
+    assert utilities(data, tiny, metric="accuracy", fit=overfit, **options).config["fit"]["select"] == "best"
+
+
 def test_validation_of_a_subset_scores_the_subset_alone():
     data = vectors(2, 60, missing=0.0)
     model = small_model(data)

@@ -280,6 +280,19 @@ def test_the_best_epoch_is_selected_and_ties_are_broken_by_the_loss(data, monkey
     assert same(weights(last), seen.weights[-1])
 
 
+def test_the_epoch_of_the_lowest_loss_can_be_selected(data, monkeypatch):
+    nan = float("nan")
+    scripted(monkeypatch, [(0.1, nan), (0.2, 0.5), (0.7, 0.9), (0.3, 0.5), (0.3, 0.6), (0.9, nan)])
+    seen = Remember()
+    run = fit(
+        data, small_model(data.train), Joint(), max_epochs=6, batch_size=32, average=None, select="loss",
+        callbacks=[seen],
+    )  # fmt: skip
+    assert (run.best_epoch, run.best_score, run.best_loss) == (3, 0.3, 0.5)
+    assert same(weights(run), seen.weights[3])
+    assert run.history["best"].tolist() == [True, True, False, True, False, False]
+
+
 def test_training_stops_early_and_a_continued_run_does_not_go_on(data, monkeypatch, tmp_path):
     found = [(0.2, 1), (0.7, 0.9), (0.1, 0.5), (0.1, 0.6), (0.9, 0)]
     scripted(monkeypatch, found)

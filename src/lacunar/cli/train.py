@@ -68,7 +68,7 @@ def trainer_options(
         patience: epochs without a better validation after which to stop; null trains all of them
         average: decay per step of the averaged weights; null uses the weights as they are
         validate_every: epochs from one validation to the next
-        select: best (validated epoch) or last
+        select: the epoch of the best validated score, of the lowest loss (loss), or the last
         num_workers: processes that load batches
         tensorboard: also write TensorBoard events
         snapshots: how many evenly spaced epochs' weights to keep, for --probes; 8 with --probes when 0

@@ -11,7 +11,7 @@ from torch import Tensor
 from lacunar.errors import ConfigError, did_you_mean
 from lacunar.tasks import Task
 
-__all__ = ["METRICS", "Scored", "metric_for", "score_constant", "score_output"]
+__all__ = ["METRICS", "PROBABILISTIC", "Scored", "metric_for", "score_constant", "score_output"]
 
 #: The metrics, and the tasks that each suits.
 METRICS: dict[str, tuple[str, ...]] = {
@@ -24,6 +24,8 @@ METRICS: dict[str, tuple[str, ...]] = {
     "mae": ("regression",),
     "score": ("segmentation", "classification", "multilabel"),
 }
+#: Those that judge probabilities.
+PROBABILISTIC = ("log_loss", "brier")
 BASELINES = ("train", "evaluation", "chance")
 _DEFAULTS = {"classification": "log_loss", "multilabel": "log_loss", "regression": "r2", "segmentation": "score"}
 
@@ -114,11 +116,11 @@ def score_constant(
     if baseline == "chance":
         if kind == "classification":
             even = np.full((n, task.n_outputs), 1 / task.n_outputs)
-            if metric in ("log_loss", "brier"):
+            if metric in PROBABILISTIC:
                 return score_output(metric, task, torch.from_numpy(np.log(even)), target, weight)
             return _from_votes(metric, even, target.numpy(), weight)
         if kind == "multilabel":
-            if metric in ("log_loss", "brier"):
+            if metric in PROBABILISTIC:
                 return score_output(metric, task, torch.zeros(n, task.n_outputs), target, weight)
             return _from_labels(metric, np.full((n, task.n_outputs), 0.5), target.numpy(), weight)
         raise ConfigError(f"baseline='chance' means nothing for {kind}; use 'train', 'evaluation' or a number.")

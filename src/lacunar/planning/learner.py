@@ -137,10 +137,14 @@ class Learner:
             "model": describe_module(model) if isinstance(model, nn.Module) else " ".join(repr(model).split()),
             "metric": self.metric,
             "completer": None if self.completer is None else describe_module(self.make_completer()),
-            "fit": {name: plain_option(value) for name, value in sorted(fit_options(self.fit).items())},
+            "fit": {name: plain_option(value) for name, value in sorted(self._fit_options(data).items())},
             "val": self.val,
             "data": describe_pilot(data),
         }
+
+    def _fit_options(self, data: MultimodalDataset) -> dict[str, Any]:
+        assert data.task is not None
+        return fit_options(self.fit, metric_for(data.task, self.metric))
 
     def train(self, data: MultimodalDataset, seed: int = 0) -> tuple[Predictor, tuple[str, ...]]:
         """From training samples to a function from samples to raw outputs, ``(N, n_outputs, ...)``; and notes."""
@@ -188,7 +192,7 @@ class Learner:
     def _train_network(self, data: MultimodalDataset, model: Any, seed: int) -> Predictor:
         from lacunar.training.fit import fit
 
-        options = {"seed": seed, **fit_options(self.fit)}
+        options = {"seed": seed, **self._fit_options(data)}
         objective = options.pop("objective", None)
         if objective is None:
             objective = WholeSubset()

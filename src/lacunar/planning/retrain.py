@@ -26,7 +26,7 @@ from lacunar.models.multimodal import MultimodalModel
 from lacunar.models.references import CAUTION, estimator_output
 from lacunar.objectives.base import Objective
 from lacunar.objectives.joint import Joint
-from lacunar.planning.estimate_scoring import score_output
+from lacunar.planning.estimate_scoring import PROBABILISTIC, score_output
 from lacunar.tasks import Task
 
 __all__ = ["Cell", "WholeSubset", "fit_options", "one_thread", "table_of", "train_cell"]
@@ -105,14 +105,18 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def fit_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
+def fit_options(given: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:
     """Arguments for :func:`lacunar.fit`, checked.
+
+    Where the metric judges probabilities, so does the choice of the epoch: the most accurate one may well be
+    overconfident.
 
     Raises:
         ConfigError: an argument that fit does not know, or that is set for each cell.
     """
+    usual = {"experts": False, "select": "loss" if metric in PROBABILISTIC else "best"}
     if not given:
-        return {"experts": False}
+        return usual
     from lacunar.training.fit import fit  # brings Lightning, which estimators do without
 
     known = [name for name in inspect.signature(fit).parameters if name not in OWN]
@@ -122,7 +126,7 @@ def fit_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
             raise ConfigError(f"fit: {name!r} is set for each model by utilities itself; leave it out.")
         if name not in known:
             raise ConfigError(f"fit: lacunar.fit has no argument {name!r}.{did_you_mean(name, known)}")
-    return {"experts": False, **options}
+    return {**usual, **options}
 
 
 def train_cell(cell: Cell) -> dict[str, Any]:
@@ -256,7 +260,7 @@ def _outputs(model: Any, columns: np.ndarray, task: Task, cell: Cell) -> Tensor:
         return estimator_output(model, columns, task)
     if hasattr(model, "predict_proba"):
         probabilities = estimator_output(model, columns, task)
-    elif cell.metric in ("log_loss", "brier"):
+    elif cell.metric in PROBABILISTIC:
         raise ConfigError(
             f"metric={cell.metric!r} needs probabilities, and {type(model).__name__} has no predict_proba. Use another "
             "metric, or a model that has."

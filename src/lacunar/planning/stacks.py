@@ -218,12 +218,15 @@ class Choice:
 
     @torch.no_grad()
     def update(self, epoch: int, score: Tensor, loss: Tensor) -> None:
-        better = (self.epoch < 0) | (self.score.isnan() & ~score.isnan()) | (score > self.score)
-        better |= (score == self.score) & (loss < self.loss)
+        new, best = (score, -loss), (self.score, -self.loss)
+        if self.select == "loss":
+            new, best = new[::-1], best[::-1]
+        better = (self.epoch < 0) | (best[0].isnan() & ~new[0].isnan()) | (new[0] > best[0])
+        better |= (new[0] == best[0]) & (new[1] > best[1])
         better &= ~self.stopped
         self.score, self.loss = torch.where(better, score, self.score), torch.where(better, loss, self.loss)
         self.epoch[better] = epoch
-        kept = better if self.select == "best" else ~self.stopped
+        kept = ~self.stopped if self.select == "last" else better
         at = 0
         for stack in self.bundle.stacks:
             own = kept[stack.owners]

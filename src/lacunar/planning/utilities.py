@@ -93,7 +93,8 @@ def utilities(
             given the target and what is always observed: right when missingness depends on these.
         fewest: train samples below which a subset gets no value but a note.
         subsets: those to estimate, as names, labels such as ``"a+b"`` or codes; all when left out.
-        fit: arguments of :func:`lacunar.fit` for networks, such as ``{"max_epochs": 20}``; ``objective`` too. The
+        fit: arguments of :func:`lacunar.fit` for networks, such as ``{"max_epochs": 20}``; ``objective`` too. Unless
+            it says ``select``, epochs are selected by the validation loss for log-loss and Brier, else by score. The
             amortised estimator runs three quarters of the epochs, which cost no more than an ordinary training of
             that many (see :func:`lacunar.planning.amortised.amortised_options`).
         batched: train the networks of all subsets, and of several repeats, side by side as one
@@ -128,7 +129,7 @@ def utilities(
     metric = metric_for(task, metric)
     check_baseline(baseline, task)
     codes = asked_codes(lattice, subsets)
-    options = fit_options(fit)
+    options = fit_options(fit, metric)
     make = default_model if make_model is None else make_model
     repeats = make_repeats(pilot, seeds, folds, held_out, val)
     together = wanted(batched, estimator, repeats[0].splits.train, make, options, equal_n)

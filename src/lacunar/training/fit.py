@@ -96,7 +96,9 @@ def fit(
         average: decay per step of the averaged weights that are validated and returned; None uses the weights as
             they are.
         validate_every: epochs from one validation to the next.
-        select: ``"best"`` returns the weights of the best validated epoch, ``"last"`` those of the last one.
+        select: ``"best"`` returns the weights of the validated epoch with the highest score, ``"loss"`` of the one
+            with the lowest loss, for probabilities that are to be right and not only on the right side, ``"last"`` of
+            the last one.
         num_workers: processes that load batches; 0 is best for data in memory.
         tensorboard: also write TensorBoard events into ``out``.
         snapshots: how many evenly spaced epochs' weights to keep in ``run.snapshots``, in ``out`` or else in memory:

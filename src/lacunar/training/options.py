@@ -65,7 +65,7 @@ class TrainingOptions:
                 )
         if self.average is not None and self.average >= 1:
             raise ConfigError(f"average: expected a decay in [0, 1) or None, got {self.average!r}.")
-        known = {"schedule": SCHEDULES, "select": ("best", "last"), "precision": PRECISIONS}
+        known = {"schedule": SCHEDULES, "select": ("best", "loss", "last"), "precision": PRECISIONS}
         for name, values in known.items():
             value = getattr(self, name)
             if value not in values:

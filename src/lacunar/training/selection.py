@@ -13,10 +13,11 @@ __all__ = ["Selection"]
 
 
 class Selection:
-    """The best epoch so far by the validation mean over subsets; equal scores are told apart by the mean loss.
+    """The best epoch so far by the validation mean over subsets, of scores or of losses; the other tells equals apart.
 
     Args:
-        select: ``"best"`` keeps the weights of the best epoch, ``"last"`` those of the last one.
+        select: ``"best"`` keeps the weights of the epoch with the highest score, ``"loss"`` those of the one with the
+            lowest loss, ``"last"`` those of the last one.
         patience: epochs without a better one after which training stops; None never stops early.
     """
 
@@ -47,12 +48,13 @@ class Selection:
         return better
 
     def _beats(self, validation: Validation) -> bool:
-        # A score that is not a number beats nothing and is beaten by every number.
-        if validation.score != validation.score:
+        new, best = (validation.score, -validation.loss), (self.best_score, -self.best_loss)
+        if self.select == "loss":
+            new, best = new[::-1], best[::-1]
+        # What is not a number beats nothing and is beaten by every number.
+        if new[0] != new[0]:
             return False
-        if self.best_score != self.best_score or validation.score > self.best_score:
-            return True
-        return validation.score == self.best_score and validation.loss < self.best_loss
+        return best[0] != best[0] or new > best
 
     def state_dict(self) -> dict[str, Any]:
         names = ("best_epoch", "best_score", "best_loss", "weights", "stop")
