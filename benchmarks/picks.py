@@ -81,8 +81,8 @@ def agreement(name: str, reference: UtilityTable, repeats: UtilityTable, epochs:
             "tie": len(good), "best": lattice.label(int(best)), "utility": round(float(mean[best]), 4),
             "standard_error": round(float(error[best]), 4), "amortised": round(float(repeats.mean[best]), 4),
             "reference_agrees": sum(own_hits[-1]), "reference_repeats": len(own),
-            "lost": round(float(mean[best] - mean[picks].mean()), 4),
-            "reference_lost": round(float(mean[best] - mean[own].mean()), 4), "epochs": epochs,
+            "lost": round(float((mean[best] - mean[picks]).mean()), 4),
+            "reference_lost": round(float((mean[best] - mean[own]).mean()), 4), "epochs": epochs,
             "picks": ", ".join(f"{lattice.label(int(code))} ({n})" for code, n in counts.items()),
         })  # fmt: skip
     whole = {

@@ -75,7 +75,8 @@ def utilities(
             modalities as the standardised columns of one table. :func:`lacunar.default_model` when left out.
         estimator: ``"retrain"`` trains a model for each subset, 2^M - 1 in each repeat: what the subset is worth to
             someone who only has that. ``"amortised"`` trains one model on all subsets in each repeat, and reads every
-            subset off it: as costly as one training, and close to the former.
+            subset off it: as costly as one training. How often it picks what the former picks is measured in the
+            documents (benchmarks).
         metric: ``"log_loss"``, ``"brier"``, ``"accuracy"``, ``"balanced_accuracy"``, ``"f1"`` (macro), ``"r2"``,
             ``"mae"`` or ``"score"`` (the task's own); losses and errors are negated, so that higher is better. When
             left out the log-loss for classes and labels, R2 for numbers and the Dice score for label maps.
