@@ -110,17 +110,23 @@ def main() -> None:
     parser.add_argument(
         "data", nargs="*", default=DATA, help=f"data sets, or some modalities of one; {', '.join(DATA)}"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the trainings and of picks.csv")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder of the trainings and of picks.csv, which keeps earlier rows",
+    )
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--epochs", type=int, nargs="+", default=[20], help="of an ordinary training; one or more")
     parser.add_argument("--n-jobs", type=int, default=1)
     given = parser.parse_args()
-    parts = []
+    path = given.out / "picks.csv"
+    parts = [pd.read_csv(path, dtype={"size": str}, keep_default_na=False)] if path.exists() else []
     for name, epochs in itertools.product(given.data, given.epochs):
         reference, repeats = measure(name, given.repeats, epochs, given.n_jobs, given.out)
+        parts = [part[(part["data"] != name) | (part["epochs"] != epochs)] for part in parts]
         parts.append(agreement(name, reference, repeats, epochs))
-        table = pd.concat(parts, ignore_index=True)
-        table.to_csv(given.out / "picks.csv", index=False)
+        pd.concat(parts, ignore_index=True).to_csv(path, index=False)
         shown = parts[-1].drop(columns=["data", "epochs", "picks"])
         print(f"{name}, {epochs} epochs\n{shown.to_string(index=False)}\n", flush=True)
 

@@ -4,8 +4,10 @@ import importlib
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from benchmarks import picks
 from benchmarks.__main__ import ALL
 from benchmarks.measure import Figure, Options, interleave, peak_bytes
 from benchmarks.page import machine, page, picks_section
@@ -100,6 +102,17 @@ def test_picks_are_counted_at_each_size_and_at_all():
     assert "toy, 4 epochs 2 of 3" in text
     assert found.loc["2", ["lost", "reference_lost"]].tolist() == [0.15, 0]  # nothing, 0.05 and 0.4
     assert "| toy, 4 epochs | 2 | **2 of 3**, 0.150 | 2 of 2, 0.000 | a+b: 0.600 (0.100) | 2 of 3 |" in text
+
+
+def test_picks_of_several_calls_are_kept_together(monkeypatch, tmp_path):
+    table = UtilityTable(("a", "b"), np.array([[0, 0.5, 0.3, 0.6], [0, 0.5, 0.4, 0.7]]), "log_loss")
+    monkeypatch.setattr(picks, "measure", lambda *_: (table, table))
+    for call in (["one", "--epochs", "20", "40"], ["two"], ["one"]):
+        monkeypatch.setattr("sys.argv", ["picks", *call, "--out", str(tmp_path)])
+        picks.main()
+    found = pd.read_csv(tmp_path / "picks.csv").drop_duplicates(["data", "epochs"])
+    assert list(zip(found["data"], found["epochs"])) == [("one", 40), ("two", 20), ("one", 20)]
+    assert len(pd.read_csv(tmp_path / "picks.csv")) == 3 * 2
 
 
 def test_a_verdict_needs_a_target():
