@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,46 @@ def measure(name: str, repeats: int, epochs: int, n_jobs: int, out: Path) -> tup
     return slow, quick
 
 
+@dataclass
+class Judge:
+    """What a reference says of the subsets of one size.
+
+    Attributes:
+        codes: the subsets.
+        mean: utility of every subset, by code.
+        best: the best of the size.
+        error: the standard error of its mean.
+        good: those within one standard error of it.
+    """
+
+    codes: np.ndarray
+    mean: np.ndarray
+    best: int
+    error: float
+    good: set[int]
+
+    @classmethod
+    def of(cls, values: np.ndarray, codes: np.ndarray) -> Judge:
+        """From utilities over several cuts, ``(cuts, 2^M)``."""
+        mean = values.mean(axis=0)
+        best = int(codes[np.nanargmax(mean[codes])])
+        error = standard_error(values[:, best])
+        return cls(codes, mean, best, error, {int(code) for code in codes if mean[best] - mean[code] <= error})
+
+    def pick(self, values: np.ndarray) -> int:
+        """The subset of the size that one row of utilities ranks first."""
+        return int(self.codes[np.nanargmax(values[self.codes])])
+
+    def lost(self, pick: int) -> float:
+        """What a pick has less than the best."""
+        return float(self.mean[self.best] - self.mean[pick])
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean over cuts."""
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
 def agreement(name: str, reference: UtilityTable, repeats: UtilityTable, epochs: int) -> pd.DataFrame:
     """How often the subset that a repeat ranks first is as good as the best of its size.
 
@@ -58,38 +99,40 @@ def agreement(name: str, reference: UtilityTable, repeats: UtilityTable, epochs:
     Returns:
         One row per size below the full set and one, ``every``, for all of them in one repeat: how many repeats
         ``agree``, of how many; the best subset, its utility and standard error, how many subsets ``tie`` with it
-        within that; how many repeats of the reference, which trains 2^M - 1 models in each, agree with the mean of all
-        of them; the reference utility that the picks of either have ``lost`` against the best, in the mean; and what
-        the repeats picked. ``amortised`` is the amortised mean of the best subset, and in ``every``
-        of the full set.
+        within that; how many repeats of the reference, which train 2^M - 1 models each, agree with the mean of the
+        others (``reference_agrees``), which is what retraining once would reach; the reference utility that the picks
+        of either have ``lost`` against the best, in the mean; and what the repeats picked. ``amortised`` is the
+        amortised mean of the best subset, and in ``every`` of the full set.
     """
-    lattice, mean = reference.lattice, reference.mean
-    error = reference.values.std(axis=0, ddof=1) / np.sqrt(len(reference.values))
-    sizes = range(1, lattice.M)
+    lattice, values = reference.lattice, reference.values
     rows, hits, own_hits = [], [], []
-    for size in sizes:
+    for size in range(1, lattice.M):
         codes = np.array([code for code in lattice.subsets if code.bit_count() == size])
-        best = codes[np.nanargmax(mean[codes])]
-        good = {int(code) for code in codes if mean[best] - mean[code] <= error[best]}
-        picks = [int(codes[np.nanargmax(row[codes])]) for row in repeats.values]
-        own = [int(codes[np.nanargmax(row[codes])]) for row in reference.values]
-        hits.append([pick in good for pick in picks])
-        own_hits.append([pick in good for pick in own])
+        judge = Judge.of(values, codes)
+        others = [Judge.of(np.delete(values, row, axis=0), codes) for row in range(len(values))]
+        picks = [judge.pick(row) for row in repeats.values]
+        own = [judge.pick(row) for row in values]
+        hits.append([pick in judge.good for pick in picks])
+        own_hits.append([pick in other.good for pick, other in zip(own, others, strict=True)])
         counts = pd.Series(picks).value_counts()
         rows.append({
             "data": name, "size": str(size), "agree": sum(hits[-1]), "repeats": len(picks), "subsets": len(codes),
-            "tie": len(good), "best": lattice.label(int(best)), "utility": round(float(mean[best]), 4),
-            "standard_error": round(float(error[best]), 4), "amortised": round(float(repeats.mean[best]), 4),
+            "tie": len(judge.good), "best": lattice.label(judge.best),
+            "utility": round(float(judge.mean[judge.best]), 4), "standard_error": round(judge.error, 4),
+            "amortised": round(float(repeats.mean[judge.best]), 4),
             "reference_agrees": sum(own_hits[-1]), "reference_repeats": len(own),
-            "lost": round(float((mean[best] - mean[picks]).mean()), 4),
-            "reference_lost": round(float((mean[best] - mean[own]).mean()), 4), "epochs": epochs,
+            "lost": round(float(np.mean([judge.lost(pick) for pick in picks])), 4),
+            "reference_lost": round(
+                float(np.mean([other.lost(pick) for pick, other in zip(own, others, strict=True)])), 4
+            ),
+            "epochs": epochs,
             "picks": ", ".join(f"{lattice.label(int(code))} ({n})" for code, n in counts.items()),
         })  # fmt: skip
     whole = {
         "data": name, "size": "every", "agree": int(np.all(hits, axis=0).sum()), "repeats": len(repeats.values),
         "subsets": 2**lattice.M - 1, "reference_agrees": int(np.all(own_hits, axis=0).sum()),
         "reference_repeats": len(reference.values), "epochs": epochs, "best": lattice.label(2**lattice.M - 1),
-        "utility": round(reference.full, 4), "standard_error": round(float(error[-1]), 4),
+        "utility": round(reference.full, 4), "standard_error": round(standard_error(values[:, -1]), 4),
         "amortised": round(repeats.full, 4), "worst_addition": worst_addition(reference),
         "amortised_worst_addition": worst_addition(repeats),
     }  # fmt: skip

@@ -85,8 +85,8 @@ def test_peak_counts_what_the_backward_pass_keeps():
 
 
 def test_picks_are_counted_at_each_size_and_at_all():
-    # The best pair is a+b; a+c lies within its standard error of .1, b+c does not. Of the single ones only a is good.
-    wanted = np.array([[0, 0.5, 0.3, 0.6, 0.1, 0.55, 0.2, 0.7]]) + np.array([[-0.1], [0.1]])
+    # The best pair is a+b; a+c lies within its standard error of .06, b+c does not. Of the single ones only a is good.
+    wanted = np.array([[0, 0.5, 0.3, 0.6, 0.1, 0.55, 0.2, 0.7]]) + np.array([[-0.1], [0.0], [0.1]])
     reference = UtilityTable(("a", "b", "c"), wanted, "log_loss")
     drawn = np.zeros((3, 8))
     drawn[:, 1] = drawn[:, 3] = 1  # agrees everywhere
@@ -95,17 +95,22 @@ def test_picks_are_counted_at_each_size_and_at_all():
     found = agreement("toy", reference, UtilityTable(("a", "b", "c"), drawn, "log_loss"), epochs=4).set_index("size")
     assert found["agree"].to_dict() == {"1": 3, "2": 2, "every": 2}
     assert found.loc["2", ["best", "tie", "standard_error", "picks"]].tolist() == [
-        "a+b", 2, 0.1, "a+b (1), a+c (1), b+c (1)",
+        "a+b", 2, 0.0577, "a+b (1), a+c (1), b+c (1)",
     ]  # fmt: skip
-    assert (found["reference_agrees"] == 2).all()
+    assert (found["reference_agrees"] == 3).all()
+    wanted[0, 6] = 0.8  # one repeat of the reference by itself ranks b+c first, which the other two do not
+    table = UtilityTable(("a", "b", "c"), wanted, "log_loss")
+    odd = agreement("toy", table, table, epochs=4).set_index("size")
+    assert odd["reference_agrees"].to_dict() == {"1": 3, "2": 2, "every": 2}
+    assert odd.loc["2", "reference_lost"] == round(0.4 / 3, 4)
     text = "\n".join(picks_section(found.reset_index().assign(size=lambda frame: frame["size"])))
-    assert "toy, 4 epochs 2 of 3" in text
+    assert "toy, 4 epochs 2 of 3 (retrained once 3 of 3)" in text
     assert found.loc["2", ["lost", "reference_lost"]].tolist() == [0.15, 0]  # nothing, 0.05 and 0.4
-    assert "| toy, 4 epochs | 2 | **2 of 3**, 0.150 | 2 of 2, 0.000 | a+b: 0.600 (0.100) | 2 of 3 |" in text
+    assert "| toy, 4 epochs | 2 | **2 of 3**, 0.150 | 3 of 3, 0.000 | a+b: 0.600 (0.058) | 2 of 3 |" in text
 
 
 def test_picks_of_several_calls_are_kept_together(monkeypatch, tmp_path):
-    table = UtilityTable(("a", "b"), np.array([[0, 0.5, 0.3, 0.6], [0, 0.5, 0.4, 0.7]]), "log_loss")
+    table = UtilityTable(("a", "b"), np.array([[0, 0.5, 0.3, 0.6], [0, 0.5, 0.4, 0.7], [0, 0.5, 0.4, 0.6]]), "log_loss")
     monkeypatch.setattr(picks, "measure", lambda *_: (table, table))
     for call in (["one", "--epochs", "20", "40"], ["two"], ["one"]):
         monkeypatch.setattr("sys.argv", ["picks", *call, "--out", str(tmp_path)])
