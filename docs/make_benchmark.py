@@ -125,11 +125,12 @@ def markdown(table: Table) -> str:
 
 
 def figure(section: Section | None, given: dict, out: Path) -> str:
-    """The section's figure as a file beside the page."""
-    found = next((block for block in (section.blocks if section else []) if isinstance(block, Drawing)), None)
+    """The section's first figure, or the first whose words match, as a file beside the page."""
+    drawings = [block for block in (section.blocks if section else []) if isinstance(block, Drawing)]
+    found = next((drawing for drawing in drawings if re.search(given.get("alt", ""), drawing.alt)), None)
     if found is None:
         return NOTHING
-    name = f"{given['recipe']}-{given['section']}.svg"
+    name = "-".join(given[key] for key in ("recipe", "section", "name") if key in given) + ".svg"
     (out / "figures").mkdir(parents=True, exist_ok=True)
     with quiet():
         found.figure.savefig(out / "figures" / name, facecolor="white", metadata={"Date": None})

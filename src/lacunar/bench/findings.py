@@ -14,6 +14,7 @@ import yaml
 from lacunar.bench.course import courses, factors, probed
 from lacunar.bench.statistics import compare, pivot, ranks, record
 from lacunar.bench.store import Store
+from lacunar.bench.sweep import find_sweep
 from lacunar.bench.tables import collect, modality_scores, refusals, subset_scores
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.report.bench_page import BenchFacts, Ranking, Reported
@@ -93,6 +94,7 @@ def find(
         course=courses(here),
         capability=final,
         trajectory=during,
+        sweep=find_sweep(here, against),
         seeds=int(whole["seed"].nunique()),
         versions=_versions(found),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -45,12 +47,16 @@ def factors_section(factors: pd.DataFrame) -> Section:
     return Section("factors", "Weights of modalities", blocks)
 
 
-def course_section(course: pd.DataFrame) -> Section:
+def course_section(course: pd.DataFrame, only: Sequence[str] = ()) -> Section:
     """The loss in training by epoch, method by method (Fig. 6 of MCE).
 
     Args:
         course: from :func:`lacunar.bench.course.courses`.
+        only: the methods to show, in this order; all when empty.
     """
+    if only:
+        kept = course[course["method"].isin(only)]
+        course = kept.iloc[np.argsort(kept["method"].map(list(only).index).to_numpy(), kind="stable")]
     if course.empty:
         return Section("course", "Training")
     text = (

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lacunar.report.bench_course import capability_section, course_section, factors_section
 from lacunar.report.bench_figures import cost_figure, critical_difference_figure, difference_figure, setting_figure
+from lacunar.report.bench_sweep import Sweep, sweep_section
 from lacunar.report.page import Block, Column, Drawing, Entries, Page, Row, Section, Table, Text, Tile
 
 __all__ = ["BenchFacts", "Ranking", "Reported", "bench_page"]
@@ -69,6 +70,7 @@ class BenchFacts:
         refused: problems and methods that refuse them.
         reported: tables of papers.
         factors, course, capability, trajectory: how training went, see :mod:`lacunar.bench.course`.
+        sweep: methods that are ``against`` with other numbers; None where there are none.
         seeds: how many.
         versions: of what the results depend on.
     """
@@ -92,6 +94,7 @@ class BenchFacts:
     course: pd.DataFrame = field(default_factory=pd.DataFrame)
     capability: pd.DataFrame = field(default_factory=pd.DataFrame)
     trajectory: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sweep: Sweep | None = None
     seeds: int = 0
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -111,7 +114,8 @@ def bench_page(facts: BenchFacts, title: str | None = None) -> Page:
         _parts_section("subsets", "Subset by subset", facts.subsets, _SUBSETS),
         _parts_section("modalities", "Modality by modality", facts.modalities, _MODALITIES),
         factors_section(facts.factors),
-        course_section(facts.course),
+        sweep_section(facts.sweep),
+        course_section(facts.course, facts.sweep.extremes if facts.sweep else ()),
         capability_section(facts.capability, facts.trajectory),
         _cost_section(facts),
         _refused_section(facts),
