@@ -16,6 +16,7 @@ from lacunar.bench.store import Store
 from lacunar.cli import main
 from lacunar.errors import ConfigError, DataError
 from lacunar.report.bench_figures import cost_figure
+from lacunar.report.bench_page import bench_page
 
 SUBSETS = ("a", "b", "a+b")
 
@@ -70,6 +71,18 @@ def test_findings_by_hand(tmp_path):
     assert facts.settings["p"].shape == (3, 4)
     spread = find(tmp_path).results.query("problem == 'p (x)' and method == 'joint'")["mean"].std()
     assert facts.settings["p"].loc["joint", ("x", "sd")] == pytest.approx(spread)
+
+
+def test_the_verdict_names_few_methods_and_counts_many(tmp_path):
+    some = [f"m{k:02}" for k in range(10)]
+    said = bench_page(find(put(tmp_path / "some", seeds=1, methods=some, settings=("x",)), "m00")).verdict
+    assert "Ranks alone cannot tell it from m08, m07" in said
+    odd = ["late fusion, weighted" if name == "m08" else name for name in some]
+    said = bench_page(find(put(tmp_path / "odd", seeds=1, methods=odd, settings=("x",)), "m00")).verdict
+    assert "Ranks alone cannot tell it from late fusion, weighted; m07" in said
+    many = [f"m{k:02}" for k in range(30)]
+    said = bench_page(find(put(tmp_path / "many", seeds=1, methods=many, settings=("x",)), "m00")).verdict
+    assert re.search(r"Ranks alone cannot tell it from \d\d others\. Above m00", said)
 
 
 def test_means_over_settings_need_all_of_them(tmp_path):

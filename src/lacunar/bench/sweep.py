@@ -23,7 +23,7 @@ def find_sweep(results: Iterable[Mapping[str, Any]], against: str) -> Sweep | No
         None where fewer than two methods do so. Differences are paired: of the same problem and seed.
     """
     done = [result for result in results if "refused" not in result]
-    runs = {result["cell"]["method"]: result["cell"]["run"] for result in done}
+    runs = {result["cell"]["method"]: result["cell"].get("run", {}) for result in done}
     middle = _numbers(runs.get(against, {}))
     if not middle:
         return None

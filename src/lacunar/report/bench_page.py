@@ -16,6 +16,8 @@ from lacunar.report.page import Block, Column, Drawing, Entries, Page, Row, Sect
 __all__ = ["BenchFacts", "Ranking", "Reported", "bench_page"]
 
 _NOTHING = "-"
+#: Methods that a sentence names; more are counted.
+MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -146,16 +148,21 @@ def _verdict(facts: BenchFacts) -> str:
         near = facts.ranking.average[facts.ranking.average - facts.ranking.average.iloc[0] <= facts.ranking.critical]
         said.append(f"{first} has the best mean rank, {facts.ranking.average.iloc[0]:.1f}.")
         if len(near) > 1:
-            others = ", ".join(map(str, near.index[1:]))
-            said.append(f"Ranks alone cannot tell it from {others}.")
+            said.append(f"Ranks alone cannot tell it from {_listed(list(near.index[1:]))}.")
     frame = facts.differences["mean"]
     if len(frame) and frame["low"].isna().all():
         said.append("One seed of one data set gives no interval.")
     elif len(frame):
         above = frame[(frame["low"] > 0)]["method"].tolist()
-        text = ", ".join(above) if above else "none"
-        said.append(f"Above {facts.against} by an interval that leaves zero out: {text}.")
+        said.append(f"Above {facts.against} by an interval that leaves zero out: {_listed(above)}.")
     return " ".join(said) or "Too little has been run to compare."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Methods in words, apart even where a name has a comma; more than a reader would take in are counted."""
+    if len(names) > MOST_NAMED:
+        return f"{len(names)} others"
+    return ("; " if any("," in name for name in names) else ", ").join(names) or "none"
 
 
 def _scores_section(facts: BenchFacts) -> Section:
