@@ -144,7 +144,7 @@ def test_cross_entropy_with_smoothing_and_balance():
     weighted = Classification(3, balanced=True).fit(target).loss(output, target)
     torch.testing.assert_close(weighted, task.loss(output, target) * task.class_weights[target])
     assert task.score(output, target).tolist() == (output.argmax(1) == target).float().tolist()
-    with pytest.raises(DataError, match="got none of 2"):
+    with pytest.raises(DataError, match="got none of class 2"):
         task.fit(torch.tensor([0, 1, 1]))
 
 

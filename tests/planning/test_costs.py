@@ -170,5 +170,7 @@ def test_every_modality_needs_a_price_and_nothing_else_has_one():
         costs.check(("image", "audio", "text"))
     with pytest.raises(ConfigError, match="unknown modality 'text'"):
         costs.check(("image",))
+    with pytest.raises(ConfigError, match="unknown modality 'image'. Did you mean 'images'?"):
+        costs.check(("images", "text"))  # the typing error, not the price that it takes away
     with pytest.raises(ConfigError, match="unknown modality 'imge'.*Did you mean 'image'"):
         costs.cost("imge", 1)

@@ -134,12 +134,12 @@ class CostModel:
             ConfigError: one of them has no price, or there is a price for something else.
         """
         names = tuple(names)
+        for name in self.per_cell:  # first: a name that is spelled wrongly is also missing below
+            if name not in names:
+                raise ConfigError(f"costs: unknown modality {name!r}.{did_you_mean(name, names)}")
         for name in names:
             if name not in self.per_cell:
                 raise ConfigError(f"costs: modality {name!r} has no price per cell. Give one; 0 when it is free.")
-        for name in self.per_cell:
-            if name not in names:
-                raise ConfigError(f"costs: unknown modality {name!r}.{did_you_mean(name, names)}")
         return self
 
     def ask(self, name: str, cells: int) -> int:

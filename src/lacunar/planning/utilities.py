@@ -302,7 +302,7 @@ class _Plan:
         """What has no value and why, and what equal numbers of samples cost."""
         made = [
             f"{self.lattice.label(code)} has no value in {len(reasons)} of {repeats} repeats: {reasons[0]}. Collect "
-            f"samples in which {' and '.join(self.lattice.subset(code))} are observed together."
+            f"more samples that have {' and '.join(self.lattice.subset(code))}."
             for code, reasons in sorted(self._reasons.items())
         ]
         short = [(size, most) for size, most in self._sizes if size < most]

@@ -99,7 +99,7 @@ class Classification(OneOfClasses):
         absent = [label for label, count in zip(self.classes, counts.tolist()) if not count]
         if absent:
             raise DataError(
-                f"target: expected every class among the {len(target)} train samples, got none of "
+                f"target: expected every class among the {len(target)} train samples, got none of class "
                 f"{', '.join(map(repr, absent))}. Split by class, or leave these samples out of the data."
             )
         self.class_counts = counts
