@@ -1,18 +1,21 @@
 """SMIL: prototypes, the inner step, and what it leaves alone."""
 
+from functools import partial
+
 import pytest
 import torch
 from tests.helpers import first_batch, small_model, vectors
 
 from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError
+from lacunar.models.defaults import default_model
 from lacunar.objectives.smil import SMIL, MetaFusion, _rows
 from lacunar.training.fit import fit
 
 
-def ready(data, **options):
+def ready(data, make=small_model, **options):
     torch.manual_seed(0)
-    model, objective = small_model(data), SMIL(**options)
+    model, objective = make(data), SMIL(**options)
     objective.setup(model, data)
     objective.stage = objective.stages()[1]
     objective.on_stage_start(model, data, objective.stage)
@@ -93,18 +96,24 @@ def test_prediction_is_steady_and_sees_no_missing_modality():
 
 
 def test_recurrent_encoders_have_a_second_derivative():
-    from lacunar.models.defaults import default_model
-
     steps = [torch.randn(3 + i % 4, 5) if i % 3 else None for i in range(24)]
     data = from_arrays({"a": torch.randn(24, 4), "s": steps}, [0, 1] * 12)
-    torch.manual_seed(0)
-    model, objective = default_model(data, features=8), SMIL(prototypes=3)
-    objective.setup(model, data)
-    objective.stage = objective.stages()[1]
-    objective.on_stage_start(model, data, objective.stage)
+    model, objective = ready(data, partial(default_model, features=8), prototypes=3)
     terms = objective(model, first_batch(data))
     assert set(terms) == {"task", "outer", "match"}
     sum(terms.values()).backward()
+
+
+def test_no_incomplete_row_need_have_the_text():
+    # Looking up no tokens has no second derivative in PyTorch.
+    note = [None if i < 10 else "ab" * (1 + i % 3) for i in range(40)]
+    data = from_arrays({"a": torch.randn(40, 3), "note": note}, [0, 1] * 20)
+    model, objective = ready(data, partial(default_model, features=8), prototypes=3)
+    terms = objective(model, first_batch(data))
+    sum(terms.values()).backward()
+    embedding = model.encoders[1].embedding.weight
+    assert torch.isfinite(embedding.grad).all()
+    assert embedding.grad.abs().sum() > 0, "it learns from the complete rows"
 
 
 def test_data_without_a_complete_row_are_refused():

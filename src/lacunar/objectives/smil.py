@@ -224,7 +224,10 @@ class SMIL(Objective):
         traced = _Traced(predictor)
         if len(whole) == 0 or len(some) == 0:  # nothing to compare with
             return {"task": batch_mean(self.losses(traced(batch)[0], self._target(batch)))}
-        slow = {name: p for name, p in traced.named_parameters() if p.requires_grad and not _imputes(name)}
+        idle = _idle(predictor, some)
+        slow = {
+            name: p for name, p in traced.named_parameters() if p.requires_grad and p not in idle and not _imputes(name)
+        }
         # Recurrent layers have a second derivative only outside the fused kernels of a GPU.
         with torch.backends.cudnn.flags(enabled=False):
             inner = batch_mean(self.losses(traced(some)[0], self._target(some)))
@@ -251,6 +254,13 @@ class SMIL(Objective):
 def _imputes(name: str) -> bool:
     """Whether a parameter belongs to the networks that impute and raise."""
     return any(part in name for part in (".weigh.", ".raise_features.", ".raise_hidden."))
+
+
+def _idle(model: MultimodalModel, batch: Batch) -> set[nn.Parameter]:
+    """Parameters of encoders that a batch has no row for: some layers have no second derivative on no rows."""
+    there = batch.present.any(0).tolist()
+    used = {p for encoder, some in zip(model.encoders, there) if some for p in encoder.parameters()}
+    return {p for encoder, some in zip(model.encoders, there) if not some for p in encoder.parameters()} - used
 
 
 def _rows(batch: Batch, chosen: Tensor) -> Batch:
