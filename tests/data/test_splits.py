@@ -291,7 +291,7 @@ def broken(**kinds):
         (
             lambda: make_splits(table(), indices={"train": np.arange(100) % 4 != 2, "val": np.arange(100) % 4 == 2}),
             DataError,
-            "none of 2",
+            "none of class 2",
         ),
         (
             lambda: make_splits(broken(), indices={"train": range(70), "val": range(70, 100)}),
