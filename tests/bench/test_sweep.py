@@ -91,6 +91,24 @@ def test_a_number_of_nothing_is_on_a_plain_axis_and_nothing_together_has_no_map(
     assert rows == [["single", "0", "-1.0", "-1.0"], ["single", "2", "+1.0", "+1.0"], ["subset", "0", "-1.0", "-1.0"]]
 
 
+def test_the_same_numbers_twice_and_numbers_that_have_not_run_together_do_no_harm():
+    numbers = {"1": (1, 1), "again": (1, 1), "a": (2, 1), "b": (1, 2), "c": (2, 2), "d": (2, 2)}
+    runs = [result(name, {"single": a, "subset": b}, seed=name == "c", mean=0.5 + a / 10)
+            for name, (a, b) in numbers.items()]  # fmt: skip
+    sweep = find_sweep(runs, "1")
+    np.testing.assert_allclose(sweep.grid("single", "subset").to_numpy(), [[0, 10], [0, 10]], atol=1e-9)
+    sweep = find_sweep([run for run in runs if run["cell"]["method"] in ("1", "again", "c")], "1")
+    assert sweep is None, "nothing varies alone"
+    assert find_sweep([run for run in runs if run["cell"]["method"] in "1abc"], "1").grid("single", "subset").shape == (
+        2,
+        2,
+    )
+    waiting = [run for run in runs if run["cell"]["method"] in "ab1"] + [
+        result("c", {"single": 3, "subset": 3}, seed=9)
+    ]
+    assert len(sweep_section(find_sweep(waiting, "1")).blocks) == 4, "a map with a gap"
+
+
 def test_the_section_is_there_only_for_a_sweep_and_training_shows_its_ends(sweep):
     assert sweep_section(None).blocks == []
     section = sweep_section(sweep)

@@ -20,7 +20,8 @@ def find_sweep(results: Iterable[Mapping[str, Any]], against: str) -> Sweep | No
         against: the method whose numbers are the middle.
 
     Returns:
-        None where fewer than two methods do so. Differences are paired: of the same problem and seed.
+        None where fewer than two methods do so, or none of them in one argument alone. Differences are paired: of the
+        same problem and seed.
     """
     done = [result for result in results if "refused" not in result]
     runs = {result["cell"]["method"]: result["cell"].get("run", {}) for result in done}
@@ -42,7 +43,8 @@ def find_sweep(results: Iterable[Mapping[str, Any]], against: str) -> Sweep | No
     middle_scores = scores[scores["method"] == against].set_index(["problem", "seed"])["mean"]
     paired = scores.join(middle_scores.rename("against"), on=["problem", "seed"], how="inner")
     differences = paired.assign(difference=paired["mean"] - paired["against"]).drop(columns=["mean", "against"])
-    return Sweep(str(runs[against]["objective"]), against, values, differences)
+    found = Sweep(str(runs[against]["objective"]), against, values, differences)
+    return found if found.arguments else None
 
 
 def _numbers(run: Mapping[str, Any]) -> dict[str, float]:

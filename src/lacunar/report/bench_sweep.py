@@ -37,8 +37,8 @@ class Sweep:
 
     @property
     def arguments(self) -> list[str]:
-        """Those that vary."""
-        return [str(name) for name in self.values if self.values[name].nunique() > 1]
+        """Those that vary while all others stay."""
+        return [str(name) for name in self.values if self.plane(str(name))[name].nunique() > 1]
 
     def plane(self, *arguments: str) -> pd.DataFrame:
         """The methods that have the numbers of ``against`` in all other arguments, in the order of these."""
@@ -61,14 +61,15 @@ class Sweep:
         return 100 * self.differences.pivot_table(index="method", columns="problem", values="difference", sort=False)
 
     def grid(self, first: str, second: str) -> pd.DataFrame:
-        """Differences by two arguments, means over problems and seeds in points; empty where no two vary together."""
+        """Differences by two arguments, means over problems and seeds in points; empty where the two vary in nothing
+        that has run."""
         plane = self.plane(first, second)
         both = plane[(plane != plane.loc[self.against]).all(axis=1)]
         if both.empty:
             return pd.DataFrame()
         kept = [{*both[name], plane.loc[self.against, name]} for name in (first, second)]
         plane = plane[plane[first].isin(kept[0]) & plane[second].isin(kept[1])]
-        return plane.assign(mean=self.means.mean(axis=1)).pivot(index=second, columns=first, values="mean")
+        return plane.assign(mean=self.means.mean(axis=1)).pivot_table(index=second, columns=first, values="mean")
 
 
 def sweep_section(sweep: Sweep | None) -> Section:
