@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lacunar.report.bench_numbers import NOTHING, spread
 from lacunar.report.page import Block, Column, Drawing, Row, Section, Table, Text
 from lacunar.report.style import PALETTE, new_figure, quiet
 
@@ -129,11 +130,11 @@ def capability_section(final: pd.DataFrame, during: pd.DataFrame) -> Section:
     for data, part in final.groupby("data", sort=False):
         names = list(dict.fromkeys(part["modality"]))
         by_seed = part.groupby(["method", "modality", "seed"], sort=False)["score"].mean()
-        mean, spread = (
+        mean, deviation = (
             getattr(by_seed.groupby(level=[0, 1], sort=False), kind)().unstack() for kind in ("mean", "std")
         )
         rows = [
-            Row([str(method), *(_spread(mean.loc[method, name], spread.loc[method, name]) for name in names)])
+            Row([str(method), *(spread(mean.loc[method, name], deviation.loc[method, name]) for name in names)])
             for method in dict.fromkeys(part["method"])
         ]
         columns = [Column("method", False), *(Column(str(name)) for name in names)]
@@ -178,10 +179,4 @@ def _left_out(frame: pd.DataFrame) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2f}" if np.isfinite(value) else "-"
-
-
-def _spread(mean: float, spread: float) -> str:
-    if not np.isfinite(mean):
-        return "-"
-    return f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if np.isfinite(spread) else "")
+    return f"{value:.2f}" if np.isfinite(value) else NOTHING

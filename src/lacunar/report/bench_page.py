@@ -10,12 +10,12 @@ import pandas as pd
 
 from lacunar.report.bench_course import capability_section, course_section, factors_section
 from lacunar.report.bench_figures import cost_figure, critical_difference_figure, difference_figure, setting_figure
+from lacunar.report.bench_numbers import NOTHING, interval, p_value, percent, points, spread
 from lacunar.report.bench_sweep import Sweep, sweep_section
 from lacunar.report.page import Block, Column, Drawing, Entries, Page, Row, Section, Table, Text, Tile
 
 __all__ = ["BenchFacts", "Ranking", "Reported", "bench_page"]
 
-_NOTHING = "-"
 #: Methods that a sentence names; more are counted.
 MOST_NAMED = 10
 
@@ -142,7 +142,7 @@ def _verdict(facts: BenchFacts) -> str:
     said = []
     if len(average):
         over = "all data sets" if len(facts.means.columns) > 2 else str(facts.means.columns[0])
-        said.append(f"The highest mean over {over} is {_percent(average.max())}, of {average.idxmax()}.")
+        said.append(f"The highest mean over {over} is {percent(average.max())}, of {average.idxmax()}.")
     if facts.ranking is not None:
         first = str(facts.ranking.average.index[0])
         near = facts.ranking.average[facts.ranking.average - facts.ranking.average.iloc[0] <= facts.ranking.critical]
@@ -194,24 +194,8 @@ def _scores(caption: str, table: pd.DataFrame, reported: Sequence[Reported] = ()
 
 def _best(value: float, column: pd.Series) -> str:
     if not np.isfinite(value):
-        return _NOTHING
-    return _percent(value) + (" *" if value >= column.max() - 1e-12 else "")
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}" if np.isfinite(value) else _NOTHING
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}" if np.isfinite(value) else _NOTHING
-
-
-def _interval(low: float, high: float) -> str:
-    return f"{_points(low)} to {_points(high)}" if np.isfinite(low) else _NOTHING
-
-
-def _p(value: float) -> str:
-    return _NOTHING if not np.isfinite(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+        return NOTHING
+    return percent(value) + (" *" if value >= column.max() - 1e-12 else "")
 
 
 def _differences_section(facts: BenchFacts) -> Section:
@@ -244,8 +228,8 @@ def _differences(caption: str, frame: pd.DataFrame, clear: bool) -> Table:
     columns = [Column(head, number > 0) for number, head in enumerate(heads)]
     rows = []
     for row in frame.sort_values("difference", ascending=False, kind="stable").to_dict("records"):
-        cells = [str(row["method"]), _points(row["difference"]), _interval(row["low"], row["high"])]
-        cells += [_p(row["p"]), _p(row["p_holm"])]
+        cells = [str(row["method"]), points(row["difference"]), interval(row["low"], row["high"])]
+        cells += [p_value(row["p"]), p_value(row["p_holm"])]
         cells += [str(row[name]) for name in ("problems", *counts)]
         rows.append(Row(cells))
     return Table(caption, columns, rows)
@@ -257,7 +241,7 @@ def _ranks_section(facts: BenchFacts) -> Section:
         return Section("ranks", "Ranks")
     text = (
         f"Mean ranks over {found.blocks} {found.over}, 1 being the best. Friedman's test that all are equal: p "
-        f"{_p(found.p)}. Bars join methods whose mean ranks differ by no more than Nemenyi's critical difference "
+        f"{p_value(found.p)}. Bars join methods whose mean ranks differ by no more than Nemenyi's critical difference "
         f"({found.critical:.2f} at {found.alpha:g}); settings of one data set are not independent, so it is "
         "somewhat too small."
     )
@@ -284,10 +268,7 @@ def _settings_section(facts: BenchFacts) -> Section:
         columns = [Column("method", False), *(Column(str(setting)) for setting in settings)]
         rows = []
         for method, row in table.iterrows():
-            cells = []
-            for setting in settings:
-                mean, spread = row[(setting, "mean")], row[(setting, "sd")]
-                cells.append(_percent(mean) + (f" ± {100 * spread:.1f}" if np.isfinite(spread) else ""))
+            cells = (spread(row[(setting, "mean")], row[(setting, "sd")]) for setting in settings)
             rows.append(Row([str(method), *cells]))
         some = table[table.index.isin(facts.record.index)]
         figure = setting_figure(some)
@@ -313,7 +294,7 @@ def _cost_section(facts: BenchFacts) -> Section:
     heads |= {"step_mb": "MB a step makes", "resident_mb": "MB resident, peak"}
     known = [name for name in heads if name in cost]
     columns = [Column("method", False), *(Column(heads[name]) for name in known)]
-    shapes = {"score": _percent, "seconds": "{:.1f}".format, "ratio": "{:.2f}".format}
+    shapes = {"score": percent, "seconds": "{:.1f}".format, "ratio": "{:.2f}".format}
     rows = [
         Row([str(name), *(_cell(row[column], shapes.get(column, "{:.0f}".format)) for column in known)])
         for name, row in cost.iterrows()
@@ -330,7 +311,7 @@ def _cost_section(facts: BenchFacts) -> Section:
 
 
 def _cell(value: float, shape: Callable[[float], str]) -> str:
-    return shape(value) if value is not None and np.isfinite(value) else _NOTHING
+    return shape(value) if value is not None and np.isfinite(value) else NOTHING
 
 
 def _refused_section(facts: BenchFacts) -> Section:

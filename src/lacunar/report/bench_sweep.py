@@ -12,6 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from lacunar.report.bench_numbers import points
 from lacunar.report.page import Block, Column, Drawing, Row, Section, Table, Text
 from lacunar.report.style import INK, PALETTE, new_figure, no_grid, quiet
 
@@ -57,12 +58,12 @@ class Sweep:
 
     @property
     def means(self) -> pd.DataFrame:
-        """Differences by method and problem, means over seeds, in points."""
-        return 100 * self.differences.pivot_table(index="method", columns="problem", values="difference", sort=False)
+        """Differences by method and problem, means over seeds."""
+        return self.differences.pivot_table(index="method", columns="problem", values="difference", sort=False)
 
     def grid(self, first: str, second: str) -> pd.DataFrame:
-        """Differences by two arguments, means over problems and seeds in points; empty where the two vary in nothing
-        that has run."""
+        """Differences by two arguments, means over problems and seeds; empty where the two vary in nothing that has
+        run."""
         plane = self.plane(first, second)
         both = plane[(plane != plane.loc[self.against]).all(axis=1)]
         if both.empty:
@@ -101,7 +102,7 @@ def _alone_table(sweep: Sweep) -> Table:
     for argument in sweep.arguments:
         line = sweep.plane(argument)[argument].drop(sweep.against)
         for value, found in zip(line, means.reindex(line.index).to_numpy(float)):
-            rows.append(Row([argument, f"{value:g}", *map(_points, found), _points(found.mean())]))
+            rows.append(Row([argument, f"{value:g}", *map(points, found), points(found.mean())]))
     columns = [Column("argument", False), Column("value"), *(Column(str(problem)) for problem in means), Column("mean")]
     return Table(f"One argument alone, difference to {sweep.against}", columns, rows)
 
@@ -110,14 +111,14 @@ def alone_figure(sweep: Sweep) -> Figure:
     """A panel for each argument, a line for each problem: differences in points by its value."""
     names = sweep.arguments
     problems = list(dict.fromkeys(sweep.differences["problem"]))
-    points = sweep.differences.assign(difference=100 * sweep.differences["difference"])
+    table = sweep.differences.assign(difference=100 * sweep.differences["difference"])
     with quiet():
         figure = new_figure(2.9)
         panels = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
         for axes, name in zip(panels, names):
             line = sweep.plane(name)[name]
             for number, problem in enumerate(problems):
-                own = points[points["problem"] == problem].groupby("method")["difference"]
+                own = table[table["problem"] == problem].groupby("method")["difference"]
                 seeds = own.agg(["mean", "min", "max"]).reindex(line.index)
                 tint = PALETTE[number % len(PALETTE)]
                 axes.plot(line, seeds["mean"], "o-", markersize=3.5, color=tint, label=str(problem))
@@ -140,7 +141,7 @@ def pairs_figure(grids: Sequence[pd.DataFrame]) -> Figure:
     """A map for each pair of arguments, its differences written into it.
 
     Args:
-        grids: in points, with the names of both arguments as the names of index and columns.
+        grids: differences of shares, with the names of both arguments as the names of index and columns.
     """
     far = max(np.nanmax(np.abs(grid.to_numpy(float))) for grid in grids) or 1.0
     tints = LinearSegmentedColormap.from_list("differences", [PALETTE[4], "#f4f4f4", PALETTE[0]])
@@ -154,7 +155,7 @@ def pairs_figure(grids: Sequence[pd.DataFrame]) -> Figure:
                 if np.isfinite(value):
                     # On the map itself: the page's own ink would vanish on one of its themes.
                     ink = "#ffffff" if abs(value) > 0.6 * far else "#000000"
-                    axes.text(column, row, _points(value), ha="center", va="center", color=ink, fontsize=8)
+                    axes.text(column, row, points(value), ha="center", va="center", color=ink, fontsize=8)
             axes.set_xticks(range(grid.shape[1]), [f"{value:g}" for value in grid.columns])
             axes.set_yticks(range(grid.shape[0]), [f"{value:g}" for value in grid.index])
             axes.set(xlabel=str(grid.columns.name), ylabel=str(grid.index.name))
@@ -163,8 +164,4 @@ def pairs_figure(grids: Sequence[pd.DataFrame]) -> Figure:
 
 def _range(grid: pd.DataFrame) -> str:
     values = grid.to_numpy(float)
-    return f"{_points(np.nanmin(values))} to {_points(np.nanmax(values))}"
-
-
-def _points(value: float) -> str:
-    return "-" if not np.isfinite(value) else f"{value:+.1f}" if round(value, 1) else "0.0"
+    return f"{points(np.nanmin(values))} to {points(np.nanmax(values))}"
