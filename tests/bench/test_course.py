@@ -1,23 +1,21 @@
-"""What cells say of training: weights of modalities, losses by epoch, capability of encoders."""
+"""What cells say of training: weights of modalities, losses by epoch."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from lacunar.bench.course import courses, factors, probed
+from lacunar.bench.course import courses, factors
 from lacunar.bench.findings import find
 from lacunar.bench.recipe import open_recipe
 from lacunar.bench.runner import run_cells
 from lacunar.bench.store import Store
-from lacunar.errors import ConfigError
-from lacunar.report.bench_course import MOST, capability_figure, course_figure, course_section
+from lacunar.report.bench_course import MOST, course_figure, course_section
 from lacunar.report.bench_page import bench_page
 
 EPOCHS = 2
 RECIPE = {
     "seeds": 1,
-    "probes": True,
     "fit": {"max_epochs": EPOCHS, "experts": False},
     "methods": {
         "joint": {"objective": "Joint"},
@@ -65,25 +63,15 @@ def test_the_course_has_a_loss_for_every_epoch_of_what_is_trained(folder):
         np.testing.assert_allclose(lines[method], part["loss"] / part["loss"].iloc[0])
 
 
-def test_probes_score_every_encoder_at_the_end_and_on_the_way(folder):
-    final, during = probed(Store(folder).results())
-    assert set(final["method"]) == {"joint", "MCE"}
-    assert final.groupby("method")["modality"].apply(list).tolist() == [["m0", "m1"]] * 2
-    assert final["score"].between(0, 1).all()
-    assert during["epoch"].max() == EPOCHS and during["epoch"].min() >= 1
-    figure = capability_figure(during)
-    assert [axes.get_title("left") for axes in figure.axes] == ["m0", "m1"]
-    assert all(len(axes.lines) == 2 for axes in figure.axes)
-
-
 def test_the_page_has_sections_only_for_what_was_kept(folder, tmp_path):
     anchors = [section.anchor for section in bench_page(find(folder)).sections]
-    assert {"factors", "course", "capability"} <= set(anchors)
-    bare = {**RECIPE, "methods": {"late": {"peer": "late fusion"}}, "probes": False}
+    assert {"factors", "course"} <= set(anchors)
+    assert not {"capability", "fused"} & set(anchors)
+    bare = {**RECIPE, "methods": {"late": {"peer": "late fusion"}}}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(bare, sort_keys=False))
     list(run_cells(open_recipe(tmp_path / "r.yaml").cells, tmp_path / "out"))
     anchors = [section.anchor for section in bench_page(find(tmp_path / "out")).sections]
-    assert not {"factors", "course", "capability"} & set(anchors)
+    assert not {"factors", "course"} & set(anchors)
 
 
 def test_a_figure_names_the_methods_that_it_does_not_show():
@@ -99,12 +87,3 @@ def test_a_figure_names_the_methods_that_it_does_not_show():
     assert [row.cells[0] for row in table.rows] == names
     one = course_section(pd.DataFrame(rows[:2])).blocks[1]
     assert "others" not in one.caption
-
-
-def test_probes_is_yes_or_no_and_leaves_peers_alone(tmp_path):
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
-    probed_methods = {name for name, run in open_recipe(tmp_path / "r.yaml").methods.items() if run.get("probes")}
-    assert probed_methods == {"joint", "MCE"}
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump({**RECIPE, "probes": "final"}, sort_keys=False))
-    with pytest.raises(ConfigError, match="probes: expected true or false, got 'final'"):
-        open_recipe(tmp_path / "r.yaml")

@@ -17,6 +17,7 @@ from lacunar.cli import main
 from lacunar.errors import ConfigError, DataError
 from lacunar.report.bench_figures import cost_figure
 from lacunar.report.bench_page import bench_page
+from lacunar.report.page import Table
 
 SUBSETS = ("a", "b", "a+b")
 
@@ -179,10 +180,38 @@ def test_reported_numbers_need_a_source(tmp_path):
 def test_committed_reported_numbers_are_those_of_the_paper():
     from pathlib import Path
 
-    tables = {one.short: one for one in read_reported(Path(__file__).parents[2] / "recipes" / "reported.yaml")}
-    assert tables["IEMOCAP"].numbers.loc["MCE"].tolist() == [60.93, 62.11, 61.55, 63.75, 63.36, 62.59]
-    assert tables["nuScenes"].numbers.loc["RedCore", "c"] == 33.97
-    assert all(one.source and one.note for one in tables.values())
+    recipes = Path(__file__).parents[2] / "recipes"
+    tables = read_reported(recipes / "reported.yaml")
+    assert all(one.source and one.note for one in tables)
+    assert [one.title[:7] for one in tables] == [f"Table {n}" for n in (5, 3, 4, 2, 2, 6, 6, 7, 8)]
+    iemocap, nuscenes, _, ablation, _, batch, scan, fused, cost = (one.numbers for one in tables)
+    assert iemocap.loc["MCE"].tolist() == [60.93, 62.11, 61.55, 63.75, 63.36, 62.59]
+    assert nuscenes.loc["RedCore", "c"] == 33.97
+    ours = yaml.safe_load((recipes / "table_2.yaml").read_text())["methods"]
+    assert set(ablation.index) == set(ours) - {"(m), U in sample"}, "rows stand beside those that are measured"
+    # What the paper prints agrees with itself: B is the gap over the samples, ratios are ratios.
+    np.testing.assert_allclose(((batch["U"] - batch["phi"]) / batch["samples"]), batch["B"], atol=5e-5)
+    gap = (scan["U"] - scan["phi"]) * scan["samples"]
+    np.testing.assert_allclose(gap, scan["B"], atol=2e-4)
+    np.testing.assert_allclose(fused["within classes"] / fused["between classes"], fused["ratio"], atol=5e-3)
+    assert cost.loc["MCE", "time in ms"] / cost.loc["joint", "time in ms"] == pytest.approx(12.7, abs=0.05)
+
+
+def test_a_column_of_a_paper_stands_only_beside_its_methods(tmp_path):
+    put(tmp_path / "r")
+    reported = [
+        {"short": "OURS", "title": "Table 1: means", "source": "a paper", "numbers": {"joint": {"a": 12.0}}},
+        {"short": "OTHERS", "title": "Table 2: means", "source": "a paper", "numbers": {"unknown": {"a": 13.0}}},
+        {"title": "Table 3: cost", "source": "a paper", "rows": "machine", "numbers": {"joint": {"ms": 14.0}}},
+    ]
+    (tmp_path / "reported.yaml").write_text(yaml.safe_dump(reported))
+    facts = find(tmp_path / "r", reported=tmp_path / "reported.yaml")
+    sections = {section.anchor: section for section in bench_page(facts).sections}
+    heads = [column.title for column in sections["scores"].blocks[1].columns]
+    assert heads[-1] == "reported: OURS" and "reported: OTHERS" not in heads
+    tables = [block for block in sections["reported"].blocks if isinstance(block, Table)]
+    assert [table.columns[0].title for table in tables] == ["method", "method", "machine"]
+    assert [table.rows[0].cells[1] for table in tables] == ["12.00", "13.00", "14.00"]
 
 
 def test_latex_is_escaped_and_marks_the_best():

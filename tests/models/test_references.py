@@ -162,6 +162,19 @@ def test_few_samples_get_the_prior():
     assert torch.allclose(said[0], said[1])
 
 
+def test_a_word_asks_for_the_default_network(data):
+    found = lc.references(data, models={"m0": "network"}, out_of_fold=False, max_epochs=1)
+    assert [type(expert).__name__ for expert in found.experts.values()] == ["NetworkExpert", "EstimatorExpert"]
+    torch.manual_seed(1)
+    again = lc.references(data, models={"m0": "network"}, out_of_fold=False, max_epochs=1)
+    batch = first_batch(data)
+    assert torch.equal(found.predict(batch)["m0"], again.predict(batch)["m0"]), (
+        "by its seed, not by what was drawn before"
+    )
+    with pytest.raises(ConfigError, match="m1: expected an estimator, an encoder or 'network', got 'netwrok'"):
+        lc.references(data, models={"m1": "netwrok"})
+
+
 def test_what_references_refuse(data, found):
     with pytest.raises(ConfigError, match="unknown modality 'm9'"):
         lc.references(data, models={"m9": LogisticRegression()})

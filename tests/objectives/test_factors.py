@@ -99,24 +99,26 @@ def test_the_released_formula_rewards_the_useless_in_the_dictator_game(k, useful
     assert lattice.shapley(hits).tolist() == pytest.approx([1.0, 0.0, 0.0])
 
 
-def test_sampled_shapley_is_unbiased_and_exact_when_it_sees_everything():
+@pytest.mark.parametrize("empty", [0.0, 0.4])
+def test_sampled_shapley_is_unbiased_and_exact_when_it_sees_everything(empty):
     M = 5
     lattice = Lattice([f"m{m}" for m in range(M)])
     generator = torch.Generator().manual_seed(0)
     present = torch.rand(6, M, generator=generator) < 0.8
     present[:, 0] = True
     values = torch.rand(6, len(lattice), generator=generator, dtype=torch.float64)
-    values[:, 0] = 0
+    values[:, 0] = empty
     exact = lattice.shapley(values, present)
     every = lattice.pairs(present)
     ones = torch.ones(len(every.rows), dtype=torch.float64)
-    seen = sampled_shapley(lattice, every, ones, values[every.rows, every.codes], present)
+    nothing = values[:, 0] if empty else None
+    seen = sampled_shapley(lattice, every, ones, values[every.rows, every.codes], present, nothing)
     torch.testing.assert_close(seen, exact)
     draws = []
     for _ in range(4000):
         pairs, weight = lattice.sample_pairs(present, 6, generator)
         scores = values[pairs.rows, pairs.codes]
-        draws.append(sampled_shapley(lattice, pairs, weight.to(torch.float64), scores, present))
+        draws.append(sampled_shapley(lattice, pairs, weight.to(torch.float64), scores, present, nothing))
     drawn = torch.stack(draws)
     error = drawn.std(0) / len(draws) ** 0.5
     assert ((drawn.mean(0) - exact).abs() <= 4.5 * error + 1e-12).all()

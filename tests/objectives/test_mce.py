@@ -313,9 +313,10 @@ def test_memory_bound_changes_nothing_but_memory():
         torch.testing.assert_close(results[1][name], gradient, rtol=1e-5, atol=1e-7)
 
 
-def test_budgeted_subsets_estimate_the_full_loss_without_bias():
-    data = vectors(7, n=6, missing=0.3)
-    model, objective = ready(data, budget=12, single=0)
+@pytest.mark.parametrize(("modalities", "budget"), [(7, 12), (7, None), (4, 5)])
+def test_drawn_subsets_estimate_the_full_loss_without_bias(modalities, budget):
+    data = vectors(modalities, n=6, missing=0.3)
+    model, objective = ready(data, budget=budget, single=0)
     batch = first_batch(data)
     every = model.lattice.pairs(batch.present)
     share = objective.shares(model.lattice, every, torch.ones(len(every.rows)), batch.present)
@@ -326,6 +327,35 @@ def test_budgeted_subsets_estimate_the_full_loss_without_bias():
         draws = torch.stack([objective(model, batch)["subset"] for _ in range(600)])
     assert (draws.mean() - exact).abs() <= 4.5 * draws.std() / len(draws) ** 0.5
     assert draws.std() > 0
+
+
+def test_a_budget_that_every_subset_fits_into_draws_none():
+    data = vectors(3, n=20)
+    model, whole = ready(data)
+    _, wide = ready(data, budget=7)
+    wide.heads.load_state_dict(whole.heads.state_dict())
+    batch = first_batch(data)
+    terms = [objective(model.eval(), batch) for objective in (whole, wide)]
+    assert {name: term.item() for name, term in terms[0].items()} == {n: t.item() for n, t in terms[1].items()}
+
+
+@pytest.mark.parametrize("empty", ["zero", "prior"])
+def test_contributions_from_drawn_subsets_are_unbiased(empty):
+    data = vectors(3, n=20)
+    model, exact = ready(data, empty=empty)
+    _, drawn = ready(data, empty=empty, budget=3)
+    batch = first_batch(data)
+    model.eval()
+    with torch.no_grad():
+        exact(model, batch)
+        torch.manual_seed(0)
+        phi = []
+        for _ in range(800):
+            drawn(model, batch)
+            phi.append(drawn.diagnostics["phi"])
+    phi = torch.stack(phi)
+    assert (phi.std(0) > 0).all()
+    assert ((phi.mean(0) - exact.diagnostics["phi"]).abs() <= 4.5 * phi.std(0) / len(phi) ** 0.5 + 1e-6).all()
 
 
 def test_what_mce_refuses():
@@ -343,6 +373,11 @@ def test_what_mce_refuses():
     seven = vectors(7, n=24)
     with pytest.raises(ConfigError, match="gap='loo' needs every subset"):
         MCE(gap="loo", references=fixed_references(seven)).setup(small_model(seven), seven)
+    with pytest.raises(ConfigError, match=r"gap='loo' needs every subset of a sample, not 4 that are drawn.*budget=7"):
+        MCE(gap="loo", budget=4, references=fixed_references(data)).setup(small_model(data), data)
+    MCE(gap="loo", budget=127, references=fixed_references(seven)).setup(small_model(seven), seven)
+    with pytest.raises(ConfigError, match="budget: expected at least 2"):
+        MCE(budget=1)
     model, objective = ready(data)
     other = vectors(3, n=99)
     with pytest.raises(DataError, match="the references have no score for"):

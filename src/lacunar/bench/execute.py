@@ -17,9 +17,10 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from lacunar.bench.cells import Cell, load_problem
-from lacunar.bench.course import SNAPSHOTS, describe_training
+from lacunar.bench.course import course_of
 from lacunar.bench.memory import ResidentPeak
 from lacunar.bench.peers import PEERS
+from lacunar.bench.probing import SNAPSHOTS, look_into
 from lacunar.bench.store import Store
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, did_you_mean
@@ -165,8 +166,10 @@ def _train_and_score(
         "below_experts": list(table.below_experts.index) if shared is not None else [],
         "model": run.model.extra_repr(),
         "last_epoch": {name: value for name, value in state.items() if isinstance(value, (int, float, str))},
-        **describe_training(run, data, bool(plan.get("probes"))),
+        "course": course_of(run),
     }
+    if plan.get("probes"):
+        facts |= look_into(run, cell, data, store)
     # Last: the model is of no use after it.
     facts["step_mb"] = _step_megabytes(run.objective, model, data, plan.get("fit", {}))
     return table, variants, facts

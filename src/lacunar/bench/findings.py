@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from lacunar.bench.course import courses, factors, probed
+from lacunar.bench.course import courses, factors
+from lacunar.bench.probing import fused, probed
 from lacunar.bench.statistics import compare, pivot, ranks, record
 from lacunar.bench.store import Store
 from lacunar.bench.sweep import find_sweep
@@ -23,7 +24,7 @@ __all__ = ["find", "read_reported"]
 
 #: Taken for the method that others are compared with when none is named, the first that is there.
 REFERENCES = ("MCE", "default", "joint", "Joint")
-_REPORTED = ("short", "title", "source", "note", "numbers")
+_REPORTED = ("short", "title", "source", "note", "rows", "numbers")
 
 
 def find(
@@ -73,7 +74,7 @@ def find(
     scores = {measure: pivot(whole, measure) for measure in ("mean", "worst")}
     refused = refusals(found)
     here = [result for result in found if result["cell"]["problem"] in set(results["problem"])]
-    final, during = probed(here)
+    final, during, alone = probed(here)
     return BenchFacts(
         against=against,
         confidence=confidence,
@@ -94,6 +95,8 @@ def find(
         course=courses(here),
         capability=final,
         trajectory=during,
+        alone=alone,
+        fused=fused(here),
         sweep=find_sweep(here, against),
         seeds=int(whole["seed"].nunique()),
         versions=_versions(found),
@@ -184,10 +187,11 @@ def _versions(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def read_reported(path: str | Path) -> list[Reported]:
-    """Numbers that papers report, each table with its source; they are shown in columns of their own.
+    """Numbers that papers report, each table with its source; they are shown in columns and tables of their own.
 
-    The file is a list of tables with ``short`` (a name for a column), ``title``, ``source``, ``note`` (why the numbers
-    are not comparable with ours) and ``numbers``, by method and column.
+    The file is a list of tables with ``title``, ``source``, ``note`` (why the numbers are not comparable with ours)
+    and ``numbers``, by method and column. ``short`` names a column beside measured means over subsets, and is left out
+    where the numbers are of something else; ``rows`` says what a row is of where it is no method.
 
     Raises:
         ConfigError: an unknown key, or a table without a source.
@@ -202,8 +206,9 @@ def _reported(table: Mapping[str, Any], where: str) -> Reported:
     for key in table:
         if key not in _REPORTED:
             raise ConfigError(f"{where}: unknown key {key!r}.{did_you_mean(key, _REPORTED)}")
-    for key in ("short", "title", "source", "numbers"):
+    for key in ("title", "source", "numbers"):
         if not table.get(key):
             raise ConfigError(f"{where}: expected {key}; a number without it cannot be shown.")
     numbers = pd.DataFrame.from_dict(table["numbers"], orient="index").astype(float)
-    return Reported(table["short"], table["title"], table["source"], table.get("note", ""), numbers)
+    texts = {key: str(table.get(key) or "") for key in ("short", "title", "source", "note")}
+    return Reported(**texts, numbers=numbers, rows=str(table.get("rows") or "method"))

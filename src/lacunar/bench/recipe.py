@@ -55,7 +55,7 @@ def open_recipe(path: str | Path) -> Recipe:
     objectives with their ``arguments``. ``fit`` is shared by all methods, so that they have the same budget; a method's
     own ``fit`` is added to it. ``tuned`` names a file that ``lacunar bench tune`` has written: its arguments replace
     those of a method on a problem. With ``probes: true`` the encoders of every trained model are probed, too, at the
-    end and during training.
+    end and during training, beside networks of one modality, and its fused features are measured.
 
     Raises:
         ConfigError: an unknown key, data set, option, method, argument or setting, with what was probably meant.

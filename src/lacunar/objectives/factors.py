@@ -79,7 +79,9 @@ def learning_state(gap: Tensor, count: Tensor) -> Tensor:
     return torch.where(count > 0, gap / count.clamp(min=1), 0.0).relu()
 
 
-def sampled_shapley(lattice: Lattice, pairs: Pairs, weight: Tensor, scores: Tensor, present: Tensor) -> Tensor:
+def sampled_shapley(
+    lattice: Lattice, pairs: Pairs, weight: Tensor, scores: Tensor, present: Tensor, empty: Tensor | None = None
+) -> Tensor:
     """Unbiased Shapley values from some of the subsets of each sample.
 
     What each subset scores beyond its even share of the full score is weighted by the inverse of its chance to be
@@ -91,6 +93,7 @@ def sampled_shapley(lattice: Lattice, pairs: Pairs, weight: Tensor, scores: Tens
         weight: inverse probability of each pair, ``(P,)``.
         scores: score of each pair, ``(P,)``.
         present: presence, boolean, ``(B, M)``.
+        empty: score of the empty subset, ``(B,)``; 0 when left out.
 
     Returns:
         Estimates of phi, ``(B, M)``, 0 where a modality is absent.
@@ -110,7 +113,8 @@ def sampled_shapley(lattice: Lattice, pairs: Pairs, weight: Tensor, scores: Tens
     member = chosen & present[pairs.rows]
     other = ~chosen & present[pairs.rows]
     marginal = beyond[:, None] * (member * inside[:, None] - other * outside[:, None])
-    phi = (full / sizes)[:, None] * present
+    shared = full if empty is None else full - empty  # the empty set enters each contribution with -1 / k
+    phi = (shared / sizes)[:, None] * present
     return phi.to(scores.dtype).index_add(0, pairs.rows, marginal.to(scores.dtype)) * present
 
 

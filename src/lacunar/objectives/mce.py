@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError, did_you_mean
-from lacunar.lattice import Lattice, Pairs
+from lacunar.lattice import MAX_TABLE, Lattice, Pairs
 from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import Features, MultimodalModel, SubsetOutput
 from lacunar.objectives.base import Objective, available_codes, batch_mean
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MCE", "TABLE_2"]
 
-#: Every subset of a sample is trained on up to this many modalities; beyond, a budget of them.
-EVERY_SUBSET_UP_TO = 6
+#: Where no budget is given every subset of a sample is trained on up to this many modalities; beyond, so many of them.
+EVERY_SUBSET_UP_TO, BUDGET_BEYOND = 6, 16
 #: Up to this many modalities the feasible subsets of a batch are counted in one table.
 TABLE_UP_TO = 12
 
@@ -66,7 +66,9 @@ class MCE(Objective):
         score_mode: ``"reuse"`` scores the predictions of the training pass; ``"eval"`` computes them again with
             dropout off.
         momentum: share of the last batch's B that is kept; useful at batch size 1.
-        budget: subsets per sample above 6 modalities (the full set among them); all subsets at or below.
+        budget: subsets per sample and batch, drawn anew each time, the full set always among them; Shapley values
+            and losses are then unbiased estimates, at the cost of as many predictions. Every subset up to 6
+            modalities and 16 beyond when None.
         memory: bound in megabytes for what completion, fusion and head keep for the backward pass; what does not
             fit is computed again.
         references: frozen single-modality models; :func:`lacunar.fit` trains them when they are needed and left out.
@@ -113,7 +115,7 @@ class MCE(Objective):
         detach_targets: bool = True,
         score_mode: Literal["reuse", "eval"] = "reuse",
         momentum: float = 0.0,
-        budget: int = 16,
+        budget: int | None = None,
         memory: float | None = None,
         references: References | None = None,
         heads: Mapping[str, nn.Module] | None = None,
@@ -136,7 +138,7 @@ class MCE(Objective):
                 raise ConfigError(f"MCE: unknown {name} {value!r}.{did_you_mean(value, known)}")
         if not 0 <= momentum < 1:
             raise ConfigError(f"MCE: momentum: expected a number in [0, 1), got {momentum}.")
-        if budget < 2:
+        if budget is not None and budget < 2:
             raise ConfigError(f"MCE: budget: expected at least 2 subsets per sample, got {budget}.")
         self.single, self.subset, self.completion = float(single), float(subset), float(completion)
         self.availability, self.capability = availability, capability
@@ -184,11 +186,13 @@ class MCE(Objective):
                 "MCE: the factor B compares with frozen single-modality models, and there are none. "
                 "Pass references=lacunar.references(data.train), or capability=False."
             )
-        many = len(data.names) > EVERY_SUBSET_UP_TO
-        if many and (self.gap in ("standalone", "loo") or self.variant != "paper"):
+        drawn = self._draws(model.lattice)
+        if drawn and (self.gap in ("standalone", "loo") or self.variant != "paper"):
             what = f"gap={self.gap!r}" if self.variant == "paper" else f"variant={self.variant!r}"
             raise ConfigError(
-                f"MCE: {what} needs every subset, which is trained on up to {EVERY_SUBSET_UP_TO} modalities."
+                f"MCE: {what} needs every subset of a sample, not {drawn} that are drawn. Every one is trained on up "
+                f"to {EVERY_SUBSET_UP_TO} modalities, or up to {MAX_TABLE} with budget={2 ** len(data.names) - 1}; "
+                f"these are {len(data.names)}."
             )
         if self.variant == "released-nuscenes" and self.capability and self.completion > 0 and self.single == 0:
             raise ConfigError(
@@ -259,11 +263,17 @@ class MCE(Objective):
         if self.subset == 0 and self.completion == 0 and not self._counts_capability:
             codes = lattice.encode(present)
             pairs = Pairs(torch.arange(len(codes), device=codes.device), codes)
-        elif lattice.M <= EVERY_SUBSET_UP_TO:
-            pairs = lattice.pairs(present)
+        elif drawn := self._draws(lattice):
+            return lattice.sample_pairs(present, drawn)
         else:
-            return lattice.sample_pairs(present, self.budget)
+            pairs = lattice.pairs(present)
         return pairs, torch.ones(len(pairs.rows), device=present.device)
+
+    def _draws(self, lattice: Lattice) -> int:
+        """How many subsets of a sample are drawn; 0 where every subset is trained on."""
+        if self.budget is None:
+            return 0 if lattice.M <= EVERY_SUBSET_UP_TO else BUDGET_BEYOND
+        return 0 if lattice.M <= MAX_TABLE and self.budget >= 2**lattice.M - 1 else self.budget
 
     @property
     def _counts_capability(self) -> bool:
@@ -312,17 +322,19 @@ class MCE(Objective):
             if self.score_mode == "eval":
                 output = self._outputs_without_dropout(model, batch, pairs)
                 scores = self.task.score(output, target[pairs.rows])  # type: ignore[union-attr]
-            if model.lattice.M <= EVERY_SUBSET_UP_TO:
+            empty = torch.zeros_like(scores[: len(batch)])
+            if self._prior is not None:
+                empty = self.task.score(self.task.expand(self._prior, target), target)  # type: ignore[union-attr]
+            if not self._draws(model.lattice):
                 values = scores.new_zeros(len(batch), len(model.lattice)).index_put((pairs.rows, pairs.codes), scores)
-                if self._prior is not None:
-                    values[:, 0] = self.task.score(self.task.expand(self._prior, target), target)  # type: ignore[union-attr]
+                values[:, 0] = empty
                 phi = model.lattice.shapley(values, present)
                 if self.gap == "shapley":
                     gap = torch.where(present, upper - phi, 0.0)
                 else:
                     gap = capability_gap(model.lattice, values, upper, present, self.gap)
             else:
-                phi = sampled_shapley(model.lattice, pairs, importance, scores, present)
+                phi = sampled_shapley(model.lattice, pairs, importance, scores, present, empty)
                 scale = present.sum(1, keepdim=True) if self.gap == "scaled" else 1
                 gap = torch.where(present, upper - scale * phi, 0.0)
             sums = total(torch.stack([gap.sum(0), present.sum(0).to(gap), phi.sum(0), upper.sum(0)]))

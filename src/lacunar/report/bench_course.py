@@ -1,4 +1,4 @@
-"""The sections of a comparison about training: weights of modalities, losses by epoch, capability of encoders."""
+"""The sections of a comparison about training: weights of modalities and losses by epoch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lacunar.report.bench_numbers import NOTHING, spread
+from lacunar.report.bench_numbers import NOTHING
 from lacunar.report.page import Block, Column, Drawing, Row, Section, Table, Text
 from lacunar.report.style import PALETTE, new_figure, quiet
 
-__all__ = ["capability_figure", "capability_section", "course_figure", "course_section", "factors_section"]
+__all__ = ["MOST", "STYLES", "course_figure", "course_section", "factors_section", "left_out"]
 
 _FACTORS = {"rate": "missing rate", "A": "A", "B": "B", "upper": "U", "phi": "phi", "gap": "U - phi"}
-_STYLES = ("-", "--", "-.", ":")
+#: Lines of one colour.
+STYLES = ("-", "--", "-.", ":")
 #: Lines that a figure can show and still be read.
 MOST = 10
 
@@ -67,7 +68,7 @@ def course_section(course: pd.DataFrame, only: Sequence[str] = ()) -> Section:
     )
     blocks: list[Block] = [Text(text)]
     for data, part in course.groupby("data", sort=False):
-        shown = f"Lower is not better: see above.{_left_out(part)}"
+        shown = f"Lower is not better: see above.{left_out(part)}"
         drawing = Drawing(course_figure(part), f"{data}: loss in training by epoch", shown)
         blocks += [drawing, _course_table(str(data), part)]
     return Section("course", "Training", blocks)
@@ -104,7 +105,7 @@ def course_figure(course: pd.DataFrame) -> Figure:
         axes = figure.add_subplot()
         for number, name in enumerate(list(dict.fromkeys(course["method"]))[:MOST]):
             line = lines[name].dropna()
-            style = _STYLES[number // len(PALETTE) % len(_STYLES)]
+            style = STYLES[number // len(PALETTE) % len(STYLES)]
             axes.plot(line.index, line, style, color=PALETTE[number % len(PALETTE)], label=str(name))
         axes.set(xlabel="epoch", ylabel="loss over that of epoch 1")
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
@@ -112,67 +113,7 @@ def course_figure(course: pd.DataFrame) -> Figure:
     return figure
 
 
-def capability_section(final: pd.DataFrame, during: pd.DataFrame) -> Section:
-    """What each encoder can do alone at the end of training and on the way (Figs. 8 and 9 of MCE).
-
-    Args:
-        final: scores of probes by method and modality, from :func:`lacunar.bench.course.probed`.
-        during: the same with ``epoch``.
-    """
-    if final.empty:
-        return Section("capability", "Capability of the encoders")
-    text = (
-        "Each encoder is frozen and a linear head is trained on its features alone, on the train samples that have "
-        "the modality. Percent, means over seeds and settings with the standard deviation over seeds; at the end of "
-        "training on test, during it on validation."
-    )
-    blocks: list[Block] = [Text(text)]
-    for data, part in final.groupby("data", sort=False):
-        names = list(dict.fromkeys(part["modality"]))
-        by_seed = part.groupby(["method", "modality", "seed"], sort=False)["score"].mean()
-        mean, deviation = (
-            getattr(by_seed.groupby(level=[0, 1], sort=False), kind)().unstack() for kind in ("mean", "std")
-        )
-        rows = [
-            Row([str(method), *(spread(mean.loc[method, name], deviation.loc[method, name]) for name in names)])
-            for method in dict.fromkeys(part["method"])
-        ]
-        columns = [Column("method", False), *(Column(str(name)) for name in names)]
-        own = during[during["data"] == data]
-        if len(own):
-            alt = f"{data}: capability of each encoder during training"
-            shown = f"One panel a modality, one line a method.{_left_out(own)}"
-            blocks.append(Drawing(capability_figure(own), alt, shown))
-        blocks.append(Table(f"{data}: capability of each encoder", columns, rows))
-    return Section("capability", "Capability of the encoders", blocks)
-
-
-def capability_figure(during: pd.DataFrame) -> Figure:
-    """Capability of each encoder by epoch: a panel a modality, a line a method.
-
-    Args:
-        during: columns ``method``, ``modality``, ``epoch`` and ``score``.
-    """
-    names, methods = list(dict.fromkeys(during["modality"])), list(dict.fromkeys(during["method"]))[:MOST]
-    means = during.pivot_table(index="epoch", columns=["modality", "method"], values="score", sort=False).sort_index()
-    with quiet():
-        figure = new_figure(2.8)
-        panels = np.atleast_1d(figure.subplots(1, len(names)))
-        for axes, name in zip(panels, names):
-            for number, method in enumerate(methods):
-                if (name, method) in means.columns:
-                    line = means[name][method].dropna()
-                    style = _STYLES[number // len(PALETTE) % len(_STYLES)]
-                    axes.plot(line.index, line, style, color=PALETTE[number % len(PALETTE)], label=str(method))
-            axes.set_title(str(name))
-            axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        panels[0].set_ylabel("probe score")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(methods), 5))
-    return figure
-
-
-def _left_out(frame: pd.DataFrame) -> str:
+def left_out(frame: pd.DataFrame) -> str:
     """Which methods a figure does not show, in words; nothing where it shows them all."""
     rest = list(dict.fromkeys(frame["method"]))[MOST:]
     return f" The table has the others, too: {'; '.join(map(str, rest))}." if rest else ""

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from lacunar.report.bench_course import capability_section, course_section, factors_section
+from lacunar.report.bench_course import course_section, factors_section
 from lacunar.report.bench_figures import cost_figure, critical_difference_figure, difference_figure, setting_figure
 from lacunar.report.bench_numbers import NOTHING, interval, p_value, percent, points, spread
+from lacunar.report.bench_probing import capability_section, fused_section
 from lacunar.report.bench_sweep import Sweep, sweep_section
 from lacunar.report.page import Block, Column, Drawing, Entries, Page, Row, Section, Table, Text, Tile
 
@@ -39,11 +40,12 @@ class Reported:
     """A table of a paper: its numbers are never mixed with what was measured here.
 
     Attributes:
-        short: heading of its column.
+        short: heading of its column beside measured means over subsets; empty where it holds something else.
         title: what is measured, on what.
         source: the paper.
         note: why it cannot be compared with the numbers beside it.
-        numbers: methods by column.
+        numbers: methods, or whatever its ``rows`` are, by column.
+        rows: what a row is of.
     """
 
     short: str
@@ -51,6 +53,7 @@ class Reported:
     source: str
     note: str
     numbers: pd.DataFrame
+    rows: str = "method"
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class BenchFacts:
         cost: per method score, seconds, ratio of seconds, memory.
         refused: problems and methods that refuse them.
         reported: tables of papers.
-        factors, course, capability, trajectory: how training went, see :mod:`lacunar.bench.course`.
+        factors, course: how training went, see :mod:`lacunar.bench.course`.
+        capability, trajectory, alone, fused: what is inside trained networks, see :mod:`lacunar.bench.probing`.
         sweep: methods that are ``against`` with other numbers; None where there are none.
         seeds: how many.
         versions: of what the results depend on.
@@ -96,6 +100,8 @@ class BenchFacts:
     course: pd.DataFrame = field(default_factory=pd.DataFrame)
     capability: pd.DataFrame = field(default_factory=pd.DataFrame)
     trajectory: pd.DataFrame = field(default_factory=pd.DataFrame)
+    alone: pd.DataFrame = field(default_factory=pd.DataFrame)
+    fused: pd.DataFrame = field(default_factory=pd.DataFrame)
     sweep: Sweep | None = None
     seeds: int = 0
     versions: dict[str, str] = field(default_factory=dict)
@@ -118,7 +124,8 @@ def bench_page(facts: BenchFacts, title: str | None = None) -> Page:
         factors_section(facts.factors),
         sweep_section(facts.sweep),
         course_section(facts.course, facts.sweep.extremes if facts.sweep else ()),
-        capability_section(facts.capability, facts.trajectory),
+        capability_section(facts.capability, facts.trajectory, facts.alone),
+        fused_section(facts.fused),
         _cost_section(facts),
         _refused_section(facts),
         _reported_section(facts),
@@ -180,6 +187,7 @@ def _scores_section(facts: BenchFacts) -> Section:
 def _scores(caption: str, table: pd.DataFrame, reported: Sequence[Reported] = ()) -> Table:
     if list(table.columns[1:]) == ["average"]:  # one data set, which is its own average
         table = table.drop(columns="average")
+    reported = [one for one in reported if one.short and one.numbers.index.isin(table.index).any()]
     columns = [Column("method", False), *(Column(str(name)) for name in table.columns)]
     columns += [Column(f"reported: {one.short}", hint=f"{one.title}. {one.source}") for one in reported]
     rows = []
@@ -333,7 +341,7 @@ def _reported_section(facts: BenchFacts) -> Section:
     blocks: list[Block] = []
     for one in facts.reported:
         names = list(one.numbers.columns)
-        columns = [Column("method", False), *(Column(str(name)) for name in names)]
+        columns = [Column(one.rows, False), *(Column(str(name)) for name in names)]
         rows = [
             Row([str(method), *(_cell(row[name], "{:.2f}".format) for name in names)])
             for method, row in one.numbers.iterrows()

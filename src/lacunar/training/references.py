@@ -51,6 +51,8 @@ WIDEST_FOR_COVARIANCE = 400
 #: Images of up to this many numbers are flattened for estimators; larger ones get a network.
 LARGEST_IMAGE = 1024
 STACK_RIDGE = 5.0
+#: What stands for the default network of a modality.
+NETWORK = "network"
 #: In each forest.
 TREES = 200
 
@@ -75,7 +77,8 @@ def references(
 
     Args:
         data: the training data, incomplete as they are. Validation and test samples must not be in it.
-        models: overrides by modality: a scikit-learn estimator, a list of them, or an encoder (``nn.Module``).
+        models: overrides by modality: a scikit-learn estimator, a list of them, an encoder (``nn.Module``), or
+            ``"network"`` for the default network.
         out_of_fold: score each sample by models that have not seen it. In sample, as in the paper, a tree scores 1.0
             and the gap to it means nothing.
         folds: number of folds; fewer where a modality has too few samples.
@@ -86,13 +89,16 @@ def references(
 
     Raises:
         DataError: when a modality is never present, or the data have no target.
-        ConfigError: for unknown modalities in ``models``.
+        ConfigError: for unknown modalities or words in ``models``.
     """
     if data.target is None or data.task is None:
         raise DataError(f"References need a target, and {data.name!r} has none.")
     for name in models or {}:
         if name not in data.names:
             raise ConfigError(f"references: unknown modality {name!r}.{did_you_mean(name, data.names)}")
+    for name, given in (models or {}).items():
+        if isinstance(given, str) and given != NETWORK:
+            raise ConfigError(f"references: {name}: expected an estimator, an encoder or {NETWORK!r}, got {given!r}.")
     for name, count in zip(data.names, data.availability.tolist()):
         if count == 0:
             raise DataError(f"Modality {name!r} is present in no training sample: nothing can be learnt from it.")
@@ -108,10 +114,11 @@ def references(
         rows = data.present[:, m].nonzero().squeeze(1)
         alone = data.only([name])
         given = (models or {}).get(name)
-        network = isinstance(given, nn.Module) or (given is None and not _is_table(data, name))
+        network = isinstance(given, (str, nn.Module)) or (given is None and not _is_table(data, name))
         expert: Expert
         if network or data.task.kind == "segmentation":
-            expert, output = _network(alone, name, given, out_of_fold, folds, seed, max_epochs)
+            encoder = None if isinstance(given, str) else given
+            expert, output = _network(alone, name, encoder, out_of_fold, folds, seed, max_epochs)
         else:
             expert, output = _estimators(alone, name, given, out_of_fold, folds, seed)
         experts[name] = expert

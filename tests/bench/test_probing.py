@@ -1,0 +1,137 @@
+"""What a look into trained networks finds: encoders by themselves, networks of one modality, fused features."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from lacunar.bench.cells import load_problem
+from lacunar.bench.findings import find
+from lacunar.bench.probing import fused, probed
+from lacunar.bench.recipe import open_recipe
+from lacunar.bench.runner import run_cells
+from lacunar.bench.store import Store
+from lacunar.errors import ConfigError
+from lacunar.report.bench_page import bench_page
+from lacunar.report.bench_probing import capability_figure, capability_section, fused_section
+from lacunar.report.page import Table
+from lacunar.training.references import references
+
+EPOCHS = 2
+RECIPE = {
+    "seeds": 1,
+    "probes": True,
+    "fit": {"max_epochs": EPOCHS, "experts": False},
+    "methods": {
+        "joint": {"objective": "Joint"},
+        "MCE": {"objective": "MCE", "references": {"folds": 2}},
+        "late": {"peer": "late fusion"},
+    },
+    "problems": {
+        "world": {
+            "dataset": "synthetic", "options": {"world": "additive", "n": 100}, "only": ["m0", "m1"],
+            "settings": {"rare": {"m0": 0.2, "m1": 0.5}},
+        }
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("probing")
+    (place / "r.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    steps = list(run_cells(open_recipe(place / "r.yaml").cells, place / "out"))
+    assert not any(step.failed for step in steps), [step.said for step in steps]
+    return place / "out"
+
+
+def test_probes_score_every_encoder_at_the_end_and_on_the_way(folder):
+    final, during, _ = probed(Store(folder).results())
+    assert set(final["method"]) == {"joint", "MCE"}
+    assert final.groupby("method")["modality"].apply(list).tolist() == [["m0", "m1"]] * 2
+    assert final["score"].between(0, 1).all()
+    assert during["epoch"].max() == EPOCHS and during["epoch"].min() >= 1
+    figure = capability_figure(during)
+    assert [axes.get_title("left") for axes in figure.axes] == ["m0", "m1"]
+    assert all(len(axes.lines) == 2 for axes in figure.axes)
+
+
+def test_networks_of_one_modality_are_those_of_the_same_rows_and_of_all(folder):
+    results = list(Store(folder).results())
+    _, during, alone = probed(results)
+    assert alone[["rows", "modality"]].to_numpy().tolist() == [
+        ["observed", "m0"], ["observed", "m1"], ["complete", "m0"], ["complete", "m1"]
+    ]  # fmt: skip
+    by_method = [result["alone"] for result in results if "alone" in result]
+    assert len(by_method) == 2 and by_method[0] == by_method[1], "methods share them"
+    cell = next(cell for cell in open_recipe(folder.parent / "r.yaml").cells if cell.method == "joint")
+    data = load_problem(cell)
+    made = references(
+        data.train, models={"m0": "network", "m1": "network"}, out_of_fold=False, seed=0, max_epochs=EPOCHS
+    )
+    for name in data.train.names:
+        only = data.test.only([name])
+        outputs = np.concatenate([made.predict(batch)[name].numpy() for batch in data.test.batches(16)])
+        right = (outputs.argmax(1) == only.target.numpy()).mean()
+        kept = alone[(alone["rows"] == "observed") & (alone["modality"] == name)]["test"].item()
+        assert kept == pytest.approx(right)
+    figure = capability_figure(during, alone)
+    for axes in figure.axes:
+        bound = alone[(alone["rows"] == "complete") & (alone["modality"] == axes.get_title("left"))]["val"].item()
+        assert len(axes.lines) == 3 and axes.lines[2].get_ydata()[0] == pytest.approx(bound)
+
+
+def test_without_hidden_cells_there_is_nothing_more_to_train_on(tmp_path):
+    problem = {**RECIPE["problems"]["world"], "settings": None}
+    problem = {key: value for key, value in problem.items() if value}
+    recipe = {**RECIPE, "methods": {"joint": {"objective": "Joint"}}, "problems": {"world": problem}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    list(run_cells(open_recipe(tmp_path / "r.yaml").cells, tmp_path / "out"))
+    assert set(probed(Store(tmp_path / "out").results())[2]["rows"]) == {"observed"}
+
+
+def test_fused_features_are_measured_on_all_subsets_together(folder):
+    found = fused(Store(folder).results())
+    assert sorted(found["method"]) == ["MCE", "joint"]
+    np.testing.assert_allclose(found["ratio"], found["intra"] / found["inter"])
+    assert (found["norm"] > 0).all() and found["cosine"].between(-1, 1).all()
+
+
+def test_sections_show_means_and_spreads():
+    at = {"problem": "p (x)", "data": "p", "setting": "x"}
+    final = pd.DataFrame(
+        [{**at, "method": "joint", "seed": seed, "modality": "a", "score": 0.5 + 0.1 * seed} for seed in range(2)]
+    )
+    alone = pd.DataFrame(
+        [
+            {**at, "seed": seed, "rows": rows, "modality": "a", "test": score, "val": 0.0}
+            for seed in range(2)
+            for rows, score in (("observed", 0.6), ("complete", 0.9))
+        ]
+    )
+    section = capability_section(final, final.iloc[:0].assign(epoch=1), alone)
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    assert [row.cells[1] for row in table.rows] == ["55.0 ± 7.1", "60.0 ± 0.0", "90.0 ± 0.0"]
+    assert [row.cells[0].rsplit(", ")[-1] for row in table.rows[1:]] == ["the same train samples", "all train samples"]
+
+    names = ("intra", "inter", "ratio", "cosine", "ratio_unit", "silhouette", "norm")
+    rows = [{**at, "method": "joint", "seed": seed, **dict.fromkeys(names, 1.0 + seed)} for seed in range(2)]
+    rows[1]["silhouette"] = None
+    (table,) = (block for block in fused_section(pd.DataFrame(rows)).blocks if isinstance(block, Table))
+    assert table.rows[0].cells == ["joint", *["1.50 ± 0.71"] * 5, "1.00", "1.50 ± 0.71"]
+    assert not fused_section(pd.DataFrame()).blocks
+
+
+def test_the_page_shows_what_was_probed(folder):
+    facts = find(folder)
+    anchors = [section.anchor for section in bench_page(facts).sections]
+    assert {"capability", "fused"} <= set(anchors)
+
+
+def test_probes_is_yes_or_no_and_leaves_peers_alone(tmp_path):
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    probed_methods = {name for name, run in open_recipe(tmp_path / "r.yaml").methods.items() if run.get("probes")}
+    assert probed_methods == {"joint", "MCE"}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({**RECIPE, "probes": "final"}, sort_keys=False))
+    with pytest.raises(ConfigError, match="probes: expected true or false, got 'final'"):
+        open_recipe(tmp_path / "r.yaml")
