@@ -287,7 +287,10 @@ def _train_network(alone: MultimodalDataset, name: str, encoder: Any, seed: int,
         size = default_batch_size(len(alone))
         optimizer = torch.optim.AdamW(parameter_groups([model], 0.01), 1e-3)
         steps = max_epochs * -(-len(alone) // size)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.2)
+        # A fifth of the steps; where that is exactly one step the scheduler would divide by zero.
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 1e-3, total_steps=steps, pct_start=0.2 if steps != 5 else 0.25
+        )
         for epoch in range(max_epochs):
             for batch in alone.loader(size, shuffle=True, seed=seed + epoch):
                 optimizer.zero_grad()
