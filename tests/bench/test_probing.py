@@ -9,6 +9,7 @@ from lacunar.bench.cells import load_problem
 from lacunar.bench.findings import find
 from lacunar.bench.probing import fused, probed
 from lacunar.bench.recipe import open_recipe
+from lacunar.bench.report import write_report
 from lacunar.bench.runner import run_cells
 from lacunar.bench.store import Store
 from lacunar.errors import ConfigError
@@ -126,6 +127,12 @@ def test_the_page_shows_what_was_probed(folder):
     facts = find(folder)
     anchors = [section.anchor for section in bench_page(facts).sections]
     assert {"capability", "fused"} <= set(anchors)
+    tables = write_report(folder).tables
+    kept = {name: pd.read_csv(tables / f"{name}.csv") for name in ("capability", "trajectory", "networks", "fused")}
+    assert kept["capability"]["score"].tolist() == pytest.approx(facts.capability["score"].tolist(), rel=1e-5)
+    assert kept["fused"]["ratio"].tolist() == pytest.approx(facts.fused["ratio"].tolist(), rel=1e-5)
+    assert len(kept["networks"]) == 4 and len(kept["trajectory"]) == len(facts.trajectory)
+    assert (tables / "course.csv").exists() and not (tables / "sweep.csv").exists()
 
 
 def test_probes_is_yes_or_no_and_leaves_peers_alone(tmp_path):

@@ -84,7 +84,12 @@ def _frames(facts: BenchFacts) -> dict[str, pd.DataFrame]:
         )
     if facts.ranking is not None:
         frames["ranks"] = facts.ranking.average.rename("rank").to_frame()
-    return frames
+    training = {
+        "factors": facts.factors, "course": facts.course, "capability": facts.capability,
+        "trajectory": facts.trajectory, "networks": facts.alone, "fused": facts.fused,
+        "sweep": pd.DataFrame() if facts.sweep is None else facts.sweep.differences,
+    }  # fmt: skip
+    return frames | {name: frame.set_index("problem") for name, frame in training.items() if len(frame)}
 
 
 def _latex_tables(facts: BenchFacts) -> dict[str, str]:
