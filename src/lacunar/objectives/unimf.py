@@ -128,22 +128,38 @@ class Translator(Configurable):
             [~source.repeat_interleave(self.tokens, 1), source.new_zeros(len(h), self.tokens)], 1
         )  # START and targets are always there
         if truth is not None:
-            return self._decode(sources, hidden, target, truth.unflatten(1, (self.tokens, -1))[:, :-1]).flatten(1)
-        made = h.new_zeros(len(h), 0, self.part)
-        for _ in range(self.tokens):
-            made = torch.cat([made, self._decode(sources, hidden, target, made)[:, -1:]], 1)
-        return made.flatten(1)
+            before = truth.unflatten(1, (self.tokens, -1))[:, :-1]
+            sequence = torch.cat([sources, self._start(target), self._targets(before, target)], 1)
+            seen = self.encoder(sequence, mask=~self.allowed, src_key_padding_mask=hidden)
+            return self.output(seen[:, sources.shape[1] :]).flatten(1)
+        return self._generate(torch.cat([sources, self._start(target)], 1), hidden, target).flatten(1)
 
-    def _decode(self, sources: Tensor, hidden: Tensor, target: Tensor, before: Tensor) -> Tensor:
-        """The tokens after START and after each of those ``before``, ``(n, len(before) + 1, part)``."""
-        start = (self.start[target] + self.embed.kinds[target])[:, None]
-        shifted = self.shifted(before) + self.embed.position[: before.shape[1]] + self.embed.kinds[target][:, None]
-        sequence = torch.cat([sources, start, shifted], 1)
-        length = sequence.shape[1]
-        seen = self.encoder(
-            sequence, mask=~self.allowed[:length, :length], src_key_padding_mask=hidden[:, :length].contiguous()
-        )
-        return self.output(seen[:, sources.shape[1] :])
+    def _start(self, target: Tensor) -> Tensor:
+        return (self.start[target] + self.embed.kinds[target])[:, None]
+
+    def _targets(self, before: Tensor, target: Tensor) -> Tensor:
+        return self.shifted(before) + self.embed.position[: before.shape[1]] + self.embed.kinds[target][:, None]
+
+    def _generate(self, prefix: Tensor, hidden: Tensor, target: Tensor) -> Tensor:
+        """One token after another, ``(n, tokens, part)``, after the sources and START.
+
+        Targets see nothing of the sources but START, which sees no target: the prefix passes the layers once, and
+        START is kept as it enters each.
+        """
+        layers, norm, length = self.encoder.layers, self.encoder.norm, prefix.shape[1]
+        assert norm is not None
+        allowed, hidden, starts = self.allowed[:length, :length], hidden[:, :length].contiguous(), []
+        for layer in layers:
+            starts.append(prefix[:, -1:])
+            prefix = layer(prefix, src_mask=~allowed, src_key_padding_mask=hidden)
+        made = self.output(norm(prefix[:, -1:]))
+        for count in range(1, self.tokens):
+            seen = self._targets(made, target)
+            later = torch.ones(count + 1, count + 1, dtype=torch.bool, device=seen.device).triu(1)
+            for layer, start in zip(layers, starts):
+                seen = layer(torch.cat([start, seen], 1), src_mask=later)[:, 1:]
+            made = torch.cat([made, self.output(norm(seen[:, -1:]))], 1)
+        return made
 
     def forward(self, h: Tensor, present: Tensor) -> Tensor:
         """Features with those of absent modalities generated from what is there."""
