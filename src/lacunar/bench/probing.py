@@ -12,10 +12,12 @@ import pandas as pd
 from lacunar.bench.cells import Cell, load_problem
 from lacunar.bench.course import CELL, trained
 from lacunar.bench.store import Store
+from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
 from lacunar.evaluation import capability, capability_trajectory, representation_quality
 from lacunar.evaluation.outputs import joint_model
 from lacunar.evaluation.subsets import expert_scores
+from lacunar.models.references import References
 
 if TYPE_CHECKING:
     from lacunar.training.run import Run
@@ -56,7 +58,7 @@ def single_networks(cell: Cell, data: Splits, store: Store) -> list[dict[str, An
     """Scores of networks of one modality, trained on the train rows that have it, and on all before any were hidden.
 
     The latter are the upper bounds of Figs. 8 and 9 of MCE. One record for each training and modality: ``rows``
-    (``observed`` or ``complete``), ``modality``, and its mean ``test`` and ``val`` score.
+    (``observed`` or ``complete``), ``modality``, and its mean ``test`` and ``val`` score on the rows that have it.
     """
     from lacunar.training.references import NETWORK, references  # heavy, and only probed cells need it
 
@@ -75,12 +77,19 @@ def single_networks(cell: Cell, data: Splits, store: Store) -> list[dict[str, An
                 cache=store.path / "references",
                 max_epochs=cell.run.get("fit", {}).get("max_epochs", EPOCHS),
             )
-        means = {part: expert_scores(found, getattr(source, part), source.task) for part in ("test", "val")}
+        means = {part: _means(found, getattr(source, part), getattr(data, part)) for part in ("test", "val")}
         records += [
-            {"rows": rows, "modality": name, **{part: float(np.nanmean(means[part][:, m])) for part in means}}
+            {"rows": rows, "modality": name, **{part: means[part][m] for part in means}}
             for m, name in enumerate(source.train.names)
         ]
     return records
+
+
+def _means(networks: References, data: MultimodalDataset, observed: MultimodalDataset) -> list[float]:
+    """Mean score of each network on the rows that have its modality in ``observed``, as probes are scored on."""
+    alike = data.select(np.flatnonzero(np.isin(data.ids, observed.ids)))  # a row that lost everything is not there
+    scores = np.where(observed.present.numpy(), expert_scores(networks, alike, networks.task), np.nan)
+    return np.nanmean(scores, axis=0).tolist()
 
 
 def probed(results: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
