@@ -91,13 +91,14 @@ def coverage(recipe: str, store: Store) -> str:
         runs = Counter({cell.method: 0 for cell in own})
         runs.update(cell.method for cell in own if cell.key in finished)
         seeds = len({cell.seed for cell in own})
-        behind = ", ".join(f"{method} ({count})" for method, count in runs.items() if count < max(runs.values()))
-        fact = (own[0].data_name, max(runs.values()), seeds, behind if max(runs.values()) else "")
+        usual = Counter(runs.values()).most_common(1)[0][0]
+        apart = ", ".join(f"{method} ({count})" for method, count in runs.items() if count != usual)
+        fact = (own[0].data_name, usual, seeds, apart)
         alike.setdefault(fact, []).append(own[0].setting)
-    lines = ["| data | settings | seeds | of | fewer seeds |", "|---|---|---:|---:|---|"]
-    for (data, *counts, behind), settings in alike.items():
+    lines = ["| data | settings | seeds | of | methods with another number |", "|---|---|---:|---:|---|"]
+    for (data, *counts, apart), settings in alike.items():
         listed = "; ".join(settings) or "as they are"
-        lines.append("| " + " | ".join([data, listed, *map(str, counts), behind]) + " |")
+        lines.append("| " + " | ".join([data, listed, *map(str, counts), apart]) + " |")
     return "\n".join(lines)
 
 

@@ -211,7 +211,7 @@ def test_a_column_of_a_paper_stands_only_beside_its_methods(tmp_path):
     assert heads[-1] == "reported: OURS" and "reported: OTHERS" not in heads
     tables = [block for block in sections["reported"].blocks if isinstance(block, Table)]
     assert [table.columns[0].title for table in tables] == ["method", "method", "machine"]
-    assert [table.rows[0].cells[1] for table in tables] == ["12.00", "13.00", "14.00"]
+    assert [table.rows[0].cells[1] for table in tables] == ["12", "13", "14"]
 
 
 def test_latex_is_escaped_and_marks_the_best():

@@ -343,7 +343,7 @@ def _reported_section(facts: BenchFacts) -> Section:
         names = list(one.numbers.columns)
         columns = [Column(one.rows, False), *(Column(str(name)) for name in names)]
         rows = [
-            Row([str(method), *(_cell(row[name], "{:.2f}".format) for name in names)])
+            Row([str(method), *(_cell(row[name], "{:g}".format) for name in names)])
             for method, row in one.numbers.iterrows()
         ]
         blocks.append(Text(f"{one.source}. {one.note}".strip()))
