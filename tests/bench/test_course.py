@@ -3,41 +3,18 @@
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+from tests.bench.small import EPOCHS, RECIPE, run_recipe
 
 from lacunar.bench.course import courses, factors
 from lacunar.bench.findings import find
-from lacunar.bench.recipe import open_recipe
-from lacunar.bench.runner import run_cells
 from lacunar.bench.store import Store
 from lacunar.report.bench_course import MOST, course_figure, course_section
 from lacunar.report.bench_page import bench_page
 
-EPOCHS = 2
-RECIPE = {
-    "seeds": 1,
-    "fit": {"max_epochs": EPOCHS, "experts": False},
-    "methods": {
-        "joint": {"objective": "Joint"},
-        "MCE": {"objective": "MCE", "references": {"folds": 2}},
-        "late": {"peer": "late fusion"},
-    },
-    "problems": {
-        "world": {
-            "dataset": "synthetic", "options": {"world": "additive", "n": 100}, "only": ["m0", "m1"],
-            "settings": {"rare": {"m0": 0.2, "m1": 0.5}},
-        }
-    },
-}  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("course")
-    (place / "r.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
-    steps = list(run_cells(open_recipe(place / "r.yaml").cells, place / "out"))
-    assert not any(step.failed for step in steps), [step.said for step in steps]
-    return place / "out"
+    return run_recipe(RECIPE, tmp_path_factory.mktemp("course"))
 
 
 def test_the_factors_of_each_modality_are_those_of_the_last_epoch(folder):
@@ -68,9 +45,7 @@ def test_the_page_has_sections_only_for_what_was_kept(folder, tmp_path):
     assert {"factors", "course"} <= set(anchors)
     assert not {"capability", "fused"} & set(anchors)
     bare = {**RECIPE, "methods": {"late": {"peer": "late fusion"}}}
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(bare, sort_keys=False))
-    list(run_cells(open_recipe(tmp_path / "r.yaml").cells, tmp_path / "out"))
-    anchors = [section.anchor for section in bench_page(find(tmp_path / "out")).sections]
+    anchors = [section.anchor for section in bench_page(find(run_recipe(bare, tmp_path))).sections]
     assert not {"factors", "course"} & set(anchors)
 
 

@@ -4,13 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tests.bench import small
+from tests.bench.small import EPOCHS, run_recipe
 
 from lacunar.bench.cells import load_problem
 from lacunar.bench.findings import find
 from lacunar.bench.probing import fused, probed
 from lacunar.bench.recipe import open_recipe
 from lacunar.bench.report import write_report
-from lacunar.bench.runner import run_cells
 from lacunar.bench.store import Store
 from lacunar.errors import ConfigError
 from lacunar.report.bench_page import bench_page
@@ -18,32 +19,12 @@ from lacunar.report.bench_probing import capability_figure, capability_section, 
 from lacunar.report.page import Table
 from lacunar.training.references import references
 
-EPOCHS = 2
-RECIPE = {
-    "seeds": 1,
-    "probes": True,
-    "fit": {"max_epochs": EPOCHS, "experts": False},
-    "methods": {
-        "joint": {"objective": "Joint"},
-        "MCE": {"objective": "MCE", "references": {"folds": 2}},
-        "late": {"peer": "late fusion"},
-    },
-    "problems": {
-        "world": {
-            "dataset": "synthetic", "options": {"world": "additive", "n": 100}, "only": ["m0", "m1"],
-            "settings": {"rare": {"m0": 0.2, "m1": 0.5}},
-        }
-    },
-}  # fmt: skip
+RECIPE = {**small.RECIPE, "probes": True}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("probing")
-    (place / "r.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
-    steps = list(run_cells(open_recipe(place / "r.yaml").cells, place / "out"))
-    assert not any(step.failed for step in steps), [step.said for step in steps]
-    return place / "out"
+    return run_recipe(RECIPE, tmp_path_factory.mktemp("probing"))
 
 
 def test_probes_score_every_encoder_at_the_end_and_on_the_way(folder):
@@ -86,9 +67,7 @@ def test_without_hidden_cells_there_is_nothing_more_to_train_on(tmp_path):
     problem = {**RECIPE["problems"]["world"], "settings": None}
     problem = {key: value for key, value in problem.items() if value}
     recipe = {**RECIPE, "methods": {"joint": {"objective": "Joint"}}, "problems": {"world": problem}}
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-    list(run_cells(open_recipe(tmp_path / "r.yaml").cells, tmp_path / "out"))
-    assert set(probed(Store(tmp_path / "out").results())[2]["rows"]) == {"observed"}
+    assert set(probed(Store(run_recipe(recipe, tmp_path)).results())[2]["rows"]) == {"observed"}
 
 
 def test_fused_features_are_measured_on_all_subsets_together(folder):

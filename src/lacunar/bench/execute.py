@@ -21,6 +21,7 @@ from lacunar.bench.course import course_of
 from lacunar.bench.memory import ResidentPeak
 from lacunar.bench.peers import PEERS
 from lacunar.bench.probing import SNAPSHOTS, look_into
+from lacunar.bench.references import shared_references
 from lacunar.bench.store import Store
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, did_you_mean
@@ -194,12 +195,7 @@ def prepare(
     """The references that a method needs, or None, and the untrained model, the same for all methods of a seed."""
     shared = None
     if objective is None or objective.needs_references:
-        from lacunar.training.references import references
-
-        # Cells of one seed share them: the second one waits for the first instead of making them again.
-        with store.alone(f"references-{data.presence.hash[:16]}"):
-            cache = store.path / "references"
-            shared = references(data.train, seed=seed, cache=cache, **plan.get("references", {}))
+        shared = shared_references(data, store, seed, **plan.get("references", {}))
     torch.manual_seed(seed if "model" in plan else derive_seed(seed, "setup"))
     return shared, default_model(data.train, **plan.get("model", {}))
 

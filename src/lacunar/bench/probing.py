@@ -11,6 +11,7 @@ import pandas as pd
 
 from lacunar.bench.cells import Cell, load_problem
 from lacunar.bench.course import CELL, trained
+from lacunar.bench.references import shared_references
 from lacunar.bench.store import Store
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
@@ -60,23 +61,16 @@ def single_networks(cell: Cell, data: Splits, store: Store) -> list[dict[str, An
     The latter are the upper bounds of Figs. 8 and 9 of MCE. One record for each training and modality: ``rows``
     (``observed`` or ``complete``), ``modality``, and its mean ``test`` and ``val`` score on the rows that have it.
     """
-    from lacunar.training.references import NETWORK, references  # heavy, and only probed cells need it
+    from lacunar.training.references import NETWORK  # brings Lightning along, and only probed cells need it
 
     sources = {"observed": data}
     if cell.rates:
         sources["complete"] = load_problem(replace(cell, rates={}))
     records = []
     for rows, source in sources.items():
-        assert source.task is not None
-        with store.alone(f"references-{source.presence.hash[:16]}"):
-            found = references(
-                source.train,
-                models=dict.fromkeys(source.train.names, NETWORK),
-                out_of_fold=False,
-                seed=cell.seed,
-                cache=store.path / "references",
-                max_epochs=cell.run.get("fit", {}).get("max_epochs", EPOCHS),
-            )
+        epochs = cell.run.get("fit", {}).get("max_epochs", EPOCHS)
+        models = dict.fromkeys(source.train.names, NETWORK)
+        found = shared_references(source, store, cell.seed, models=models, out_of_fold=False, max_epochs=epochs)
         means = {part: _means(found, getattr(source, part), getattr(data, part)) for part in ("test", "val")}
         records += [
             {"rows": rows, "modality": name, **{part: means[part][m] for part in means}}

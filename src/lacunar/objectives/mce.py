@@ -26,8 +26,6 @@ __all__ = ["MCE", "TABLE_2"]
 
 #: Where no budget is given every subset of a sample is trained on up to this many modalities; beyond, so many of them.
 EVERY_SUBSET_UP_TO, BUDGET_BEYOND = 6, 16
-#: Up to this many modalities the feasible subsets of a batch are counted in one table.
-TABLE_UP_TO = 12
 
 #: The rows of Table 2: which of A, B, L_single, L_sub and L_aux are on. The table prints (j) like (m); the text
 #: says that (j) is B without A.
@@ -322,7 +320,7 @@ class MCE(Objective):
             if self.score_mode == "eval":
                 output = self._outputs_without_dropout(model, batch, pairs)
                 scores = self.task.score(output, target[pairs.rows])  # type: ignore[union-attr]
-            empty = torch.zeros_like(scores[: len(batch)])
+            empty = scores.new_zeros(len(batch))
             if self._prior is not None:
                 empty = self.task.score(self.task.expand(self._prior, target), target)  # type: ignore[union-attr]
             if not self._draws(model.lattice):
@@ -374,7 +372,7 @@ class MCE(Objective):
         if self.subset_weighting == "sample":
             subsets = 2.0 ** present.sum(1)[pairs.rows] - 1
             share = importance / (subsets * len(codes))
-        elif lattice.M <= TABLE_UP_TO:
+        elif lattice.M <= MAX_TABLE:
             subsets = lattice.codes.to(codes.device)
             feasible = (subsets & ~codes[:, None] == 0).sum(0)
             share = importance / (feasible[pairs.codes] * (feasible[1:] > 0).sum())

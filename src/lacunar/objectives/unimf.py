@@ -148,16 +148,15 @@ class Translator(Configurable):
         """
         layers, norm, length = self.encoder.layers, self.encoder.norm, prefix.shape[1]
         assert norm is not None
-        allowed, hidden, starts = self.allowed[:length, :length], hidden[:, :length].contiguous(), []
+        barred, hidden, starts = ~self.allowed, hidden[:, :length].contiguous(), []
         for layer in layers:
             starts.append(prefix[:, -1:])
-            prefix = layer(prefix, src_mask=~allowed, src_key_padding_mask=hidden)
+            prefix = layer(prefix, src_mask=barred[:length, :length], src_key_padding_mask=hidden)
         made = self.output(norm(prefix[:, -1:]))
         for count in range(1, self.tokens):
-            seen = self._targets(made, target)
-            later = torch.ones(count + 1, count + 1, dtype=torch.bool, device=seen.device).triu(1)
+            seen, among = self._targets(made, target), slice(length - 1, length + count)
             for layer, start in zip(layers, starts):
-                seen = layer(torch.cat([start, seen], 1), src_mask=later)[:, 1:]
+                seen = layer(torch.cat([start, seen], 1), src_mask=barred[among, among])[:, 1:]
             made = torch.cat([made, self.output(norm(seen[:, -1:]))], 1)
         return made
 
