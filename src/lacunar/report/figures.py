@@ -117,7 +117,7 @@ def pattern_figure(
         if rates is not None:
             _rates(figure, rates, names)
         if len(counts.columns) > 1:
-            plot.legend(loc="lower right")
+            plot.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(counts.columns))  # above the bars
     return figure
 
 
