@@ -46,7 +46,7 @@ def test_coefficients_of_two_modalities_are_the_published_ones(means, paper, rel
     usable = torch.ones(12, 2, dtype=torch.bool)
     for variant, expected in (("paper", paper), ("released", released)):
         _, objective = ready(data, variant=variant)
-        torch.testing.assert_close(objective._coefficients(truth, usable), torch.tensor(expected))
+        torch.testing.assert_close(objective._compare(truth, usable)[0], torch.tensor(expected))
 
 
 def test_momentum_weighs_the_old_prototype_and_unmet_classes_keep_theirs():
@@ -107,6 +107,16 @@ def test_the_entropy_term_raises_the_entropy_of_the_leader():
             if parameter.grad is not None:
                 parameter.sub_(0.1 * parameter.grad / (parameter.grad.norm() + 1e-12))
     assert float(entropy(leader)) > before
+
+
+def test_a_modality_that_no_row_has_does_not_lead():
+    data = vectors(3, n=60, missing=0.0)
+    _, objective = ready(data)
+    truth = torch.tensor((0.9, 0.4, 0.6)).log().expand(60, 3)
+    usable = torch.tensor((False, True, True)).expand(60, 3)
+    coefficient, leader = objective._compare(truth, usable)
+    assert leader == 2
+    torch.testing.assert_close(coefficient, torch.tensor((0.0, 0.5, 0.0)))
 
 
 def test_stages_end_the_entropy_and_then_the_prototypes():

@@ -137,11 +137,10 @@ class PMR(Objective):
         truth = log_p.gather(2, target[:, None, None].expand(-1, log_p.shape[1], 1)).squeeze(2)
         # A class without a prototype so far says nothing.
         usable = features.present & self.known[:, target].T
-        coefficient = self._coefficients(truth.detach(), usable)
+        coefficient, leader = self._compare(truth.detach(), usable)
         each = [batch_mean(-truth[:, m][usable[:, m]]) for m in range(truth.shape[1])]
         terms["prototypes"] = self.weight * (coefficient * torch.stack(each)).sum()
         if self.stage.name == "entropy" and self.entropy > 0:
-            leader = int(self.diagnostics["rho"].argmax())
             own = features.present[:, leader]
             surprise = torch.where(self.known[leader], -(log_p[:, leader].exp() * log_p[:, leader]), 0.0).sum(1)
             terms["entropy"] = -self.weight * self.entropy * coefficient.max() * batch_mean(surprise[own])
@@ -155,7 +154,8 @@ class PMR(Objective):
         far = distance.masked_fill(~self.known[:, None], torch.finfo(distance.dtype).max)
         return torch.log_softmax(-far, 2).transpose(0, 1)
 
-    def _coefficients(self, truth: Tensor, usable: Tensor) -> Tensor:
+    def _compare(self, truth: Tensor, usable: Tensor) -> tuple[Tensor, int]:
+        """How much each modality lags, ``(M,)``, and the one of this batch that leads."""
         sums = total(torch.stack([(truth.exp() * usable).sum(0), usable.sum(0).to(truth.dtype)]))
         there = sums[1] > 0
         mean = sums[0] / sums[1].clamp(min=1)
@@ -163,7 +163,7 @@ class PMR(Objective):
         lag = 1 / rho.clamp(min=1e-12) - 1
         coefficient = lag.clamp(0, 1) if self.variant == "paper" else (lag > 0).to(lag.dtype)
         self.diagnostics = {"rho": rho, "coefficient": coefficient}
-        return coefficient
+        return coefficient, int(mean.argmax())
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}, entropy={self.entropy}, variant={self.variant!r}"
