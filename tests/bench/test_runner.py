@@ -4,8 +4,11 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -180,6 +183,34 @@ def test_a_process_that_dies_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("lacunar.bench.runner._one", die)
     with pytest.raises(RunError, match="A worker process died"):
         list(run_cells(read_recipe(write(tmp_path / "r.yaml", seeds=1)), tmp_path))
+
+
+def test_sigterm_ends_a_run_and_its_workers(tmp_path):
+    """As batch systems send it: the exit status of an interruption, a word on going on, and nobody left behind."""
+    long = {"joint": {"objective": "Joint", "fit": {"max_epochs": 100_000, "experts": False}}}
+    recipe, out = write(tmp_path / "r.yaml", long), tmp_path / "out"
+    command = [sys.executable, "-c", "import sys; from lacunar.cli import main; sys.exit(main())"]
+    command += ["bench", "run", str(recipe), "--out", str(out), "--n_jobs", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        until, begun = time.monotonic() + 120, []
+        while len(begun) < 2 and process.poll() is None and time.monotonic() < until:
+            begun = [line["pid"] for line in Store(out).log_lines() if line["what"] == "begun"]
+            time.sleep(0.05)
+        process.terminate()
+        said = process.communicate(timeout=60)[1]
+    assert len(set(begun)) == 2, said
+    assert process.returncode == 130
+    assert "run the same command again to go on" in said
+    until = time.monotonic() + 20
+    while any(map(works, begun)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(works, begun))
+
+
+def works(pid):
+    """Whether a process of this machine runs; one that is over but not yet waited for has no command."""
+    line = Path(f"/proc/{pid}/cmdline")
+    return line.exists() and bool(line.read_bytes())
 
 
 def test_a_killed_worker_loses_no_result(tmp_path):

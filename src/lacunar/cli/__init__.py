@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -29,8 +31,12 @@ WRONG = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    0: done. 1: an error nobody foresaw. 2: wrong use or data, told in one line. 130: interrupted.
+    0: done. 1: an error nobody foresaw. 2: wrong use or data, told in one line. 130: interrupted, by Ctrl-C or by the
+    SIGTERM of a batch system.
     """
+    if arguments is None and threading.current_thread() is threading.main_thread():
+        # Otherwise worker processes would outlive the command, and what is under way would not be told.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     words = list(sys.argv[1:] if arguments is None else arguments)
     traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
@@ -95,4 +101,6 @@ def _help() -> str:
 def _how_to_go_on(words: list[str]) -> str:
     if words and words[0] in ("train", "demo"):
         return "Run the same command again to go on from the last finished epoch."
+    if words and words[0] == "bench":
+        return "What is finished is kept; run the same command again to go on."
     return "Nothing was left half-written; run the same command again."
