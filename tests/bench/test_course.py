@@ -8,8 +8,9 @@ from tests.bench.small import EPOCHS, RECIPE, run_recipe
 from lacunar.bench.course import courses, factors
 from lacunar.bench.findings import find
 from lacunar.bench.store import Store
-from lacunar.report.bench_course import MOST, course_figure, course_section
+from lacunar.report.bench_course import course_figure, course_section
 from lacunar.report.bench_page import bench_page
+from lacunar.report.style import MOST_LINES
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +51,14 @@ def test_the_page_has_sections_only_for_what_was_kept(folder, tmp_path):
 
 
 def test_a_figure_names_the_methods_that_it_does_not_show():
-    names = [f"method {number:02}" for number in range(MOST + 2)]
+    names = [f"method {number:02}" for number in range(MOST_LINES + 2)]
     rows = [
         {"problem": "p", "data": "p", "setting": "", "method": name, "seed": 0, "epoch": epoch, "loss": 1 / epoch}
         for name in names
         for epoch in (1, 2)
     ]
     drawing, table = course_section(pd.DataFrame(rows)).blocks[1:]
-    assert len(drawing.figure.axes[0].lines) == MOST
+    assert len(drawing.figure.axes[0].lines) == MOST_LINES
     assert drawing.caption.endswith(f"The table has the others, too: {names[-2]}; {names[-1]}.")
     assert [row.cells[0] for row in table.rows] == names
     one = course_section(pd.DataFrame(rows[:2])).blocks[1]

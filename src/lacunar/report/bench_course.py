@@ -11,15 +11,11 @@ from matplotlib.ticker import MaxNLocator
 
 from lacunar.report.bench_numbers import NOTHING
 from lacunar.report.page import Block, Column, Drawing, Row, Section, Table, Text
-from lacunar.report.style import PALETTE, new_figure, quiet
+from lacunar.report.style import MOST_LINES, line_style, new_figure, quiet
 
-__all__ = ["MOST", "STYLES", "course_figure", "course_section", "factors_section", "left_out"]
+__all__ = ["course_figure", "course_section", "factors_section", "left_out"]
 
 _FACTORS = {"rate": "missing rate", "A": "A", "B": "B", "upper": "U", "phi": "phi", "gap": "U - phi"}
-#: Lines of one colour.
-STYLES = ("-", "--", "-.", ":")
-#: Lines that a figure can show and still be read.
-MOST = 10
 
 
 def factors_section(factors: pd.DataFrame) -> Section:
@@ -103,10 +99,9 @@ def course_figure(course: pd.DataFrame) -> Figure:
     with quiet():
         figure = new_figure(3.4)
         axes = figure.add_subplot()
-        for number, name in enumerate(list(dict.fromkeys(course["method"]))[:MOST]):
+        for number, name in enumerate(list(dict.fromkeys(course["method"]))[:MOST_LINES]):
             line = lines[name].dropna()
-            style = STYLES[number // len(PALETTE) % len(STYLES)]
-            axes.plot(line.index, line, style, color=PALETTE[number % len(PALETTE)], label=str(name))
+            axes.plot(line.index, line, label=str(name), **line_style(number))
         axes.set(xlabel="epoch", ylabel="loss over that of epoch 1")
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
@@ -115,7 +110,7 @@ def course_figure(course: pd.DataFrame) -> Figure:
 
 def left_out(frame: pd.DataFrame) -> str:
     """Which methods a figure does not show, in words; nothing where it shows them all."""
-    rest = list(dict.fromkeys(frame["method"]))[MOST:]
+    rest = list(dict.fromkeys(frame["method"]))[MOST_LINES:]
     return f" The table has the others, too: {'; '.join(map(str, rest))}." if rest else ""
 
 

@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lacunar.report.bench_course import MOST, STYLES, left_out
+from lacunar.report.bench_course import left_out
 from lacunar.report.bench_numbers import NOTHING, spread
 from lacunar.report.page import Block, Column, Drawing, Row, Section, Table, Text
-from lacunar.report.style import INK, PALETTE, new_figure, quiet
+from lacunar.report.style import INK, MOST_LINES, line_style, new_figure, quiet
 
 __all__ = ["capability_figure", "capability_section", "fused_section"]
 
@@ -80,7 +80,7 @@ def capability_figure(during: pd.DataFrame, alone: pd.DataFrame | None = None) -
         during: columns ``method``, ``modality``, ``epoch`` and ``score``.
         alone: columns ``rows``, ``modality`` and ``val``; those of ``complete`` rows are a line across.
     """
-    names, methods = list(dict.fromkeys(during["modality"])), list(dict.fromkeys(during["method"]))[:MOST]
+    names, methods = list(dict.fromkeys(during["modality"])), list(dict.fromkeys(during["method"]))[:MOST_LINES]
     means = during.pivot_table(index="epoch", columns=["modality", "method"], values="score", sort=False).sort_index()
     bounds = pd.Series(dtype=float)
     if alone is not None:
@@ -92,8 +92,7 @@ def capability_figure(during: pd.DataFrame, alone: pd.DataFrame | None = None) -
             for number, method in enumerate(methods):
                 if (name, method) in means.columns:
                     line = means[name][method].dropna()
-                    style = STYLES[number // len(PALETTE) % len(STYLES)]
-                    axes.plot(line.index, line, style, color=PALETTE[number % len(PALETTE)], label=str(method))
+                    axes.plot(line.index, line, label=str(method), **line_style(number))
             if name in bounds:
                 axes.axhline(bounds[name], color=INK, linewidth=1.0, linestyle=":")
             axes.set_title(str(name))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from lacunar.report.figures import _dots_and_plot
-from lacunar.report.style import GRID, INK, PALETTE, new_figure, no_grid, quiet
+from lacunar.report.style import DASHES, GRID, INK, PALETTE, new_figure, no_grid, quiet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,6 @@ __all__ = ["backtest_figure", "candidate_figure", "group_figure", "learning_figu
 
 CHOSEN = "#d55e00"
 """Colour of what is recommended."""
-_STYLES = ("-", "--", "-.", ":")
 
 
 def candidate_figure(
@@ -84,7 +83,7 @@ def money_figure(
         at = sorted((label for label in lines if label in known), key=lambda label: known[label]["cost"])
         for number, (label, (amounts, gains)) in enumerate(lines.items()):
             shade, width = (CHOSEN, 2.4) if label == chosen else (shades[number % len(shades)], 1.5)
-            style = "-" if label == chosen else _STYLES[number % 4]
+            style = "-" if label == chosen else DASHES[number % len(DASHES)]
             axes.step(amounts, gains, style, where="post", color=shade, label=label, linewidth=width)
             if label in known:
                 row = known[label]

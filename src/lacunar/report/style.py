@@ -15,11 +15,15 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["GRID", "INK", "PALETTE", "colours", "new_figure", "quiet", "svg"]
+__all__ = ["DASHES", "GRID", "INK", "MOST_LINES", "PALETTE", "colours", "line_style", "new_figure", "quiet", "svg"]
 
 #: Okabe and Ito's colours without black and yellow: they stay apart in every common colour vision, on white and on
 #: dark grey.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c6bb1", "#7f7f7f")
+#: Lines of one colour.
+DASHES = ("-", "--", "-.", ":")
+#: Lines that a figure can show and still be read.
+MOST_LINES = 10
 #: Stand-ins for text and grid lines. In a page they become the page's own colours, so that they follow its theme.
 INK, GRID = "#1b1f24", "#c9ced6"
 #: Width of a figure in inches; a page scales it to the width it has.
@@ -39,6 +43,11 @@ _SETTINGS: Any = {
 def colours(names: Sequence[str]) -> dict[str, str]:
     """A colour for each modality: the same in every figure of a page."""
     return {str(name): PALETTE[m % len(PALETTE)] for m, name in enumerate(names)}
+
+
+def line_style(number: int) -> dict[str, Any]:
+    """Colour and dashes of one of many lines: every colour in full, then every colour dashed."""
+    return {"color": PALETTE[number % len(PALETTE)], "linestyle": DASHES[number // len(PALETTE) % len(DASHES)]}
 
 
 @contextmanager
