@@ -123,12 +123,56 @@ def test_settings_by_name_by_mapping_and_by_the_data_set(tmp_path):
         ),
         ({"problems": {"p": {"dataset": "digits", "settings": ["a"], "rates": {"seen": 0.1}}}}, "give one of the two"),
         ({"problems": {}}, "expected problems, a mapping"),
+        ({"problems": {"p": None}}, "problem 'p': expected dataset"),
+        ({"problems": {"p": "digits"}}, "problem 'p': expected a mapping from names to values, got 'digits'"),
+        (
+            {"problems": {"p": {"dataset": "digits", "rates": {"seen": 1.5}}}},
+            "'seen' that is absent, in .*got 1.5",
+        ),
+        ({"problems": {"p": {"dataset": "digits", "rates": 0.5}}}, "rates: expected missing rates by modality"),
+        ({"problems": {"p": {"dataset": "digits", "rates": [0.1, 0.2]}}}, "rates: a list of rates needs modalities"),
+        ({"problems": {"p": {"dataset": "digits", "settings": {"x": "seen"}}}}, "setting 'x': expected missing rates"),
+        ({"problems": {"p": {"dataset": "digits", "methods": "late"}}}, "methods: expected a list of names"),
+        ({"problems": {"p": {"dataset": "digits", "only": "seen"}}}, "only: expected a list of names"),
+        ({"problems": {"p": {"dataset": "digits", "options": "split"}}}, "options: expected a mapping"),
+        ({"problems": {"p": {"dataset": "digits", "seeds": "two"}}}, "problem 'p', seeds: expected a whole number"),
+        (
+            {"problems": {"p": {"dataset": "mosi", "text": {"sise": 9}}}},
+            "text: unknown key 'sise'",
+        ),
+        ({"seeds": 0}, "seeds: expected a whole number of at least 1, got 0"),
+        ({"trials": "ten"}, "trials: expected a whole number of at least 1, got 'ten'"),
+        ({"settings": ["a"]}, "settings: expected a mapping"),
+        ({"methods": {"m": "Joint"}}, "method 'm': expected a mapping"),
+        ({"methods": {"m": {"peer": "boosting", "fit": {"lr": 1}}}}, "a peer takes nothing else, got fit"),
+        ({"methods": {"m": {"objective": "Joint", "arguments": ["kl"]}}}, "arguments: expected a mapping"),
+        ({"methods": {"m": {"objective": "Joint", "model": {"featurs": 9}}}}, "model: unknown key 'featurs'"),
+        ({"methods": {"m": {"objective": "MCE", "references": {"fold": 2}}}}, "references: unknown key 'fold'"),
         ({"tuned": "nowhere.yaml"}, "nowhere.yaml not found"),
     ],
 )
 def test_mistakes_are_named(tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
         read_recipe(put(tmp_path / "r.yaml", **changes))
+
+
+def test_one_setting_may_be_a_list(tmp_path):
+    world = {"dataset": "synthetic", "modalities": ["m0", "m1", "m2"], "rates": [0, 0.5, 0.25]}
+    cells = read_recipe(put(tmp_path / "r.yaml", problems={"world": world}))
+    assert cells[0].rates == {"m0": 0.0, "m1": 0.5, "m2": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        ({"dataset": "synthetic", "part": "tset"}, "p: part: data set 'synthetic' has no official part 'tset'"),
+        ({"dataset": "synthetic", "options": {"dimm": 3}}, "unknown option 'dimm'. Did you mean 'dim'"),
+    ],
+)
+def test_what_only_the_data_set_knows_is_named_by_the_cell(tmp_path, problem, message):
+    cells = read_recipe(put(tmp_path / "r.yaml", problems={"p": problem}))
+    with pytest.raises(ConfigError, match=message):
+        load_problem(cells[0])
 
 
 def test_a_recipe_that_is_none(tmp_path):

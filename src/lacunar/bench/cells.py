@@ -15,7 +15,7 @@ from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.description import SUFFIXES, load_splits
 from lacunar.data.splits import Splits
 from lacunar.datasets.synthetic import World
-from lacunar.errors import DataError
+from lacunar.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["SETTINGS", "Cell", "load_problem", "without_setting"]
 
@@ -92,6 +92,16 @@ def without_setting(problem: str, setting: str) -> str:
     return problem.removesuffix(f" ({setting})") if setting else problem
 
 
+def _part(found: MultimodalDataset | Splits, cell: Cell) -> MultimodalDataset:
+    known = found.parts if isinstance(found, Splits) else {}
+    if cell.part not in known:
+        raise ConfigError(
+            f"{cell.problem}: part: data set {cell.dataset!r} has no official part {cell.part!r}."
+            + did_you_mean(cell.part, known)
+        )
+    return known[cell.part]
+
+
 def load_problem(cell: Cell) -> Splits:
     """The cell's data: official parts where the data set has them, else 60 / 15 / 25 % by seed; then cells hidden.
 
@@ -104,7 +114,7 @@ def load_problem(cell: Cell) -> Splits:
         found = datasets.load(cell.dataset, **cell.options)
         if isinstance(found, World):
             found = found.data
-        data = found.parts[cell.part] if cell.part else found
+        data = _part(found, cell) if cell.part else found
     if cell.only:
         data = data.only(list(cell.only))
     if not isinstance(data, Splits):

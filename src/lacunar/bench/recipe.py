@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,13 @@ import yaml
 
 from lacunar import datasets
 from lacunar.bench.cells import SETTINGS, Cell
+from lacunar.bench.checks import keywords, mapping, missing_rates, names, of_known, whole_number
 from lacunar.bench.execute import make_objective
 from lacunar.bench.peers import PEERS
 from lacunar.data.description import SUFFIXES
+from lacunar.datasets._text import text_vectors
 from lacunar.errors import ConfigError, did_you_mean
+from lacunar.models.defaults import default_model
 
 __all__ = ["Recipe", "open_recipe", "read_recipe"]
 
@@ -24,6 +26,7 @@ _PROBLEM = ("dataset", "options", "only", "rates", "methods", "seeds", "settings
 _METHOD = ("peer", "objective", "arguments", "model", "fit", "references")
 #: Arguments of ``lacunar.fit`` that a cell decides itself.
 _OURS = ("data", "model", "objective", "seed", "out", "references", "progress", "resume", "finish", "callbacks")
+_OURS_OF_REFERENCES = ("data", "seed", "cache", "progress")
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,12 @@ def open_recipe(path: str | Path) -> Recipe:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(recipe, dict):
         raise ConfigError(f"{path}: expected a recipe with problems and methods.")
-    _known(recipe, _TOP, str(path))
+    of_known(recipe, _TOP, str(path))
     for key in ("problems", "methods"):
         if not isinstance(recipe.get(key), dict) or not recipe[key]:
             raise ConfigError(f"{path}: expected {key}, a mapping from names to what they are.")
-    shared = recipe.get("fit") or {}
-    _check_fit(shared, f"{path}, fit")
-    methods = {name: _method(name, run or {}, shared, path) for name, run in recipe["methods"].items()}
+    shared = _fit(recipe.get("fit"), f"{path}, fit")
+    methods = {name: _method(run, shared, f"{path}, method {name!r}") for name, run in recipe["methods"].items()}
     probes = recipe.get("probes", False)
     if not isinstance(probes, bool):
         raise ConfigError(f"{path}: probes: expected true or false, got {probes!r}.")
@@ -83,28 +85,32 @@ def open_recipe(path: str | Path) -> Recipe:
         methods = {name: run if "peer" in run else {**run, "probes": True} for name, run in methods.items()}
     tuned = _tuned(path, recipe.get("tuned"))
     cells = list(_cells(recipe, methods, tuned, path))
-    return Recipe(cells, methods, int(recipe.get("trials", 10)))
+    return Recipe(cells, methods, whole_number(recipe.get("trials", 10), f"{path}, trials"))
 
 
 def _cells(
     recipe: Mapping[str, Any], methods: Mapping[str, Any], tuned: Mapping[str, Any], path: Path
 ) -> Iterator[Cell]:
-    for name, problem in recipe["problems"].items():
+    own_settings = mapping(recipe.get("settings"), f"{path}, settings")
+    seeds = whole_number(recipe.get("seeds", 5), f"{path}, seeds")
+    for name, given in recipe["problems"].items():
         where = f"{path}, problem {name!r}"
-        _known(problem, _PROBLEM, where)
+        problem = mapping(given, where, _PROBLEM)
         dataset = _dataset(problem, path, where)
-        _check_fit(problem.get("fit"), f"{where}, fit")
-        settings = _settings(problem, recipe.get("settings") or {}, where)
-        chosen = problem.get("methods", methods)
-        for method in chosen:
-            _known({method: 0}, methods, where, "method")
-        for setting, (rates, options) in settings.items():
+        fit = _fit(problem.get("fit"), f"{where}, fit")
+        options = mapping(problem.get("options"), f"{where}, options")
+        text = keywords(problem.get("text"), text_vectors, f"{where}, text", but=("data", "rows"))
+        only = names(problem["only"], f"{where}, only") if problem.get("only") else []
+        settings = _settings(problem, own_settings, where)
+        chosen = names(problem["methods"], f"{where}, methods") if "methods" in problem else list(methods)
+        of_known(chosen, methods, where, "method")
+        for setting, (rates, more) in settings.items():
             full = f"{name} ({setting})" if setting else str(name)
-            for seed in range(problem.get("seeds", recipe.get("seeds", 5))):
+            for seed in range(whole_number(problem.get("seeds", seeds), f"{where}, seeds")):
                 for method in chosen:
                     run = dict(methods[method])
-                    if problem.get("fit") and "peer" not in run:
-                        run["fit"] = {**run.get("fit", {}), **problem["fit"]}
+                    if fit and "peer" not in run:
+                        run["fit"] = {**run.get("fit", {}), **fit}
                     better = (tuned.get(full) or {}).get(method)
                     if better:
                         run["arguments"] = {**run.get("arguments", {}), **better}
@@ -113,76 +119,74 @@ def _cells(
                         dataset=dataset,
                         method=method,
                         seed=seed,
-                        options={**problem.get("options", {}), **options},
-                        only=tuple(problem.get("only", ())),
+                        options={**options, **more},
+                        only=tuple(only),
                         rates=rates,
                         run=run,
                         setting=setting,
                         part=problem.get("part", ""),
-                        text=problem.get("text", {}),
+                        text=text,
                     )
 
 
 def _settings(
-    problem: Mapping[str, Any], shared: Mapping[str, Any], where: str
+    problem: Mapping[str, Any], own: Mapping[str, Any], where: str
 ) -> dict[str, tuple[Mapping[str, float], Mapping[str, Any]]]:
     """Missing rates and options of the data set by setting; one without a name where the problem names none."""
     asked = problem.get("settings")
+    modalities = names(problem["modalities"], f"{where}, modalities") if problem.get("modalities") else None
     if asked is None:
-        return {"": (problem.get("rates", {}), {})}
+        return {"": (missing_rates(problem.get("rates") or {}, modalities, f"{where}, rates"), {})}
     if "rates" in problem:
         raise ConfigError(f"{where}: rates are one setting, settings several; give one of the two.")
-    known: dict[str, Any] = {**SETTINGS, **shared}
+    known: dict[str, Any] = {**SETTINGS, **own}
     if asked == "all":
-        asked = list(shared or SETTINGS)
+        asked = list(own or SETTINGS)
     if isinstance(asked, Mapping):
         named = {str(name): rates for name, rates in asked.items()}
     else:
-        for name in asked:
-            _known({str(name): 0}, known, where, "setting")
-        named = {str(name): known[str(name)] for name in asked}
+        chosen = names(asked, f"{where}, settings")
+        of_known(chosen, known, where, "setting")
+        named = {name: known[name] for name in chosen}
     found: dict[str, tuple[Mapping[str, float], Mapping[str, Any]]] = {}
     for name, given in named.items():
-        options: Mapping[str, Any] = {}
+        place, options = f"{where}, setting {name!r}", mapping(None, where)
         if isinstance(given, Mapping) and given and set(given) <= {"rates", "options"}:
-            given, options = given.get("rates", {}), given.get("options", {})
-        found[name] = _rates(given, problem.get("modalities"), f"{where}, setting {name!r}"), options
+            given, options = given.get("rates", {}), mapping(given.get("options"), f"{place}, options")
+        found[name] = missing_rates(given, modalities, place), options
     return found
 
 
-def _rates(rates: Any, modalities: Sequence[str] | None, where: str) -> dict[str, float]:
-    if isinstance(rates, Mapping):
-        return dict(rates)
-    if not modalities:
-        raise ConfigError(f"{where}: a list of rates needs modalities, the names that they are for, in order.")
-    if len(rates) != len(modalities):
-        raise ConfigError(f"{where}: expected {len(modalities)} rates for {', '.join(modalities)}, got {list(rates)}.")
-    return dict(zip(modalities, map(float, rates)))
-
-
-def _method(name: str, run: Mapping[str, Any], shared: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    where = f"{path}, method {name!r}"
-    _known(run, _METHOD, where)
+def _method(given: Any, shared: Mapping[str, Any], where: str) -> dict[str, Any]:
+    run = mapping(given, where, _METHOD)
     if "peer" in run:
-        _known({run["peer"]: 0}, PEERS, where, "peer")
+        of_known([run["peer"]], PEERS, where, "peer")
+        if len(run) > 1:
+            raise ConfigError(f"{where}: a peer takes nothing else, got {', '.join(sorted(set(run) - {'peer'}))}.")
         return dict(run)
-    _check_fit(run.get("fit"), f"{where}, fit")
+    mapping(run.get("arguments"), f"{where}, arguments")
+    keywords(run.get("model"), default_model, f"{where}, model", but=("data", "encoders"))
+    if run.get("references"):
+        from lacunar.training.references import references
+
+        keywords(run["references"], references, f"{where}, references", but=_OURS_OF_REFERENCES)
+    own = _fit(run.get("fit"), f"{where}, fit")
     try:
         make_objective(run)
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"{where}: {error}") from error
     whole = dict(run)
     if shared or "fit" in whole:
-        whole["fit"] = {**shared, **(run.get("fit") or {})}
+        whole["fit"] = {**shared, **own}
     return whole
 
 
-def _check_fit(given: Mapping[str, Any] | None, where: str) -> None:
+def _fit(given: Any, where: str) -> Mapping[str, Any]:
     if not given:
-        return
+        return {}
     from lacunar.training.fit import fit
 
-    _known(given, [option for option in inspect.signature(fit).parameters if option not in _OURS], where)
+    return keywords(given, fit, where, but=_OURS)
 
 
 def _dataset(problem: Mapping[str, Any], path: Path, where: str) -> str:
@@ -214,9 +218,3 @@ def _tuned(path: Path, given: str | None) -> Mapping[str, Any]:
     if file is None:
         raise ConfigError(f"{path}: tuned: {given} not found; 'lacunar bench tune' writes it.")
     return (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("problems") or {}
-
-
-def _known(given: Mapping[Any, Any], known: Any, where: str, what: str = "key") -> None:
-    for key in given:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown {what} {key!r}.{did_you_mean(key, known)}")

@@ -6,6 +6,7 @@ off a single coordinate. The rotations lose nothing: the Bayes accuracy is that 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -272,7 +273,7 @@ def iemocap_like(
     )
 
 
-WORLDS = {
+WORLDS: dict[str, Callable[..., World | MultimodalDataset]] = {
     "additive": additive,
     "duplicate": duplicate,
     "iemocap_like": iemocap_like,
@@ -292,7 +293,11 @@ def synthetic(world: str = "additive", **options: Any) -> World | MultimodalData
     """
     if world not in WORLDS:
         raise ConfigError(f"synthetic: unknown world {world!r}.{did_you_mean(world, WORLDS)}")
-    return WORLDS[world](**options)  # type: ignore[operator]
+    known = inspect.signature(WORLDS[world]).parameters
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"synthetic: world {world!r}: unknown option {option!r}.{did_you_mean(option, known)}")
+    return WORLDS[world](**options)
 
 
 def _world(
