@@ -102,22 +102,38 @@ def test_keys_change_with_what_is_in_a_cell(recipe):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("place", "value", "message"),
     [
-        (("runs", "grid", "problem"), "unknown key 'problem'.*'problems'"),
-        (("problems", "world", "option"), "unknown key 'option'.*'options'"),
-        (("run",), "unknown key 'run'.*'runs'"),
+        (("runs", "grid", "problem"), [], "unknown key 'problem'.*'problems'"),
+        (("problems", "world", "option"), [], "unknown key 'option'.*'options'"),
+        (("run",), [], "unknown key 'run'.*'runs'"),
+        (("trainings",), None, "expected trainings, a mapping"),
+        (("runs", "grid"), "linear", "run 'grid': expected a mapping"),
+        (("runs", "grid", "training"), None, "run 'grid': expected training"),
+        (("runs", "grid", "training"), "liner", "unknown training 'liner'. Did you mean 'linear'"),
+        (("runs", "grid", "problems"), "world", "problems: expected a list of names"),
+        (("runs", "grid", "seeds"), "two", "seeds: expected a whole number"),
+        (("runs", "grid", "settings"), [{"rho": 0.1, "beta": [0.3]}], "settings: expected lists rho and beta"),
     ],
 )
-def test_misspelt_keys_are_named(tmp_path, change, message):
+def test_mistakes_are_named(tmp_path, place, value, message):
     content = json.loads(json.dumps(RECIPE))
-    place = content
-    for key in change[:-1]:
-        place = place[key]
-    place[change[-1]] = []
+    inner = content
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError, match=message):
+        read_protocol_recipe(path)
+
+
+def test_a_recipe_that_is_none(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    with pytest.raises(ConfigError, match="the recipe cannot be read"):
+        read_protocol_recipe(path)
+    path.write_bytes(b"runs: \xff")
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
         read_protocol_recipe(path)
 
 

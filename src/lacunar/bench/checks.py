@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lacunar.errors import ConfigError, did_you_mean
 
-__all__ = ["keywords", "mapping", "missing_rates", "names", "of_known", "whole_number"]
+__all__ = ["keywords", "mapping", "missing_rates", "names", "of_known", "read_yaml", "whole_number"]
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a recipe's file says."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: the recipe cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: the recipe is not UTF-8 text ({error}).") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
 
 
 def of_known(given: Iterable[Any], known: Collection[Any], where: str, what: str = "key") -> None:

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from joblib import Parallel, delayed
 
 from lacunar import datasets
+from lacunar.bench.checks import mapping, names, of_known, read_yaml, whole_number
 from lacunar.bench.generated import compare_generated
 from lacunar.bench.pilot import pilot_rows
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
 from lacunar.datasets.synthetic import World
-from lacunar.errors import ConfigError, did_you_mean
+from lacunar.errors import ConfigError
 from lacunar.planning.linear import linear_utilities
 from lacunar.planning.nested import NestedSubsets
 from lacunar.planning.protocol import ProtocolResult, run_protocol
@@ -37,7 +37,8 @@ __all__ = ["KINDS", "ProtocolCell", "collect", "load_parts", "protocol", "read_p
 
 #: What a cell can be: the arms of one setting; indicators on small pilots; generated beside real features.
 KINDS = ("arms", "pilot", "generated")
-_RUN = ("kind", "training", "problems", "settings", "seeds", "arms", "indicator", "sizes", "draws", "prices", "label")
+_OPTIONS = ("arms", "indicator", "sizes", "draws", "prices", "label")
+_RUN = ("kind", "training", "problems", "settings", "seeds", *_OPTIONS)
 _PROBLEM = ("dataset", "options", "only", "part", "text", "groups", "by_group", "prices", "label")
 
 
@@ -81,39 +82,44 @@ def read_protocol_recipe(path: str | Path) -> list[ProtocolCell]:
     Raises:
         ConfigError: an unknown key, problem or training.
     """
-    recipe = yaml.safe_load(Path(path).read_text())
-    _known(recipe, ("problems", "trainings", "runs"), str(path))
+    recipe = mapping(read_yaml(path), str(path), ("problems", "trainings", "runs"))
+    for key in ("problems", "trainings", "runs"):
+        if not mapping(recipe.get(key), f"{path}, {key}"):
+            raise ConfigError(f"{path}: expected {key}, a mapping from names to what they are.")
     cells = list(_cells(recipe, str(path)))
     return sorted(cells, key=lambda cell: cell.seed)
 
 
 def _cells(recipe: Mapping[str, Any], path: str) -> Iterator[ProtocolCell]:
-    for run, asked in recipe["runs"].items():
-        _known(asked, _RUN, f"{path}, run {run!r}")
-        _known({asked.get("kind", "arms"): 0}, KINDS, f"{path}, run {run!r}, kind")
-        _known({asked["training"]: 0}, recipe["trainings"], f"{path}, run {run!r}, training")
-        for problem in asked["problems"]:
-            _known({problem: 0}, recipe["problems"], f"{path}, run {run!r}, problems")
-            facts = recipe["problems"][problem]
-            _known(facts, _PROBLEM, f"{path}, problem {problem!r}")
-            settings = [
-                pair
-                for block in asked.get("settings", [{"rho": [0.0], "beta": [0.0]}])
-                for pair in itertools.product(block["rho"], block["beta"])
-            ]
-            options = {
-                key: asked[key] for key in ("arms", "indicator", "sizes", "draws", "prices", "label") if key in asked
-            }
-            for seed, (rho, beta) in itertools.product(range(asked.get("seeds", 5)), settings):
+    for run, given in recipe["runs"].items():
+        where = f"{path}, run {run!r}"
+        asked = mapping(given, where, _RUN)
+        for key in ("training", "problems"):
+            if not asked.get(key):
+                raise ConfigError(f"{where}: expected {key}.")
+        kind = asked.get("kind", "arms")
+        of_known([kind], KINDS, where, "kind")
+        of_known([asked["training"]], recipe["trainings"], where, "training")
+        problems = names(asked["problems"], f"{where}, problems")
+        of_known(problems, recipe["problems"], where, "problem")
+        seeds = whole_number(asked.get("seeds", 5), f"{where}, seeds")
+        settings = list(_settings(asked.get("settings", [{"rho": [0.0], "beta": [0.0]}]), f"{where}, settings"))
+        options = {key: asked[key] for key in _OPTIONS if key in asked}
+        for problem in problems:
+            facts = mapping(recipe["problems"][problem], f"{path}, problem {problem!r}", _PROBLEM)
+            for seed, (rho, beta) in itertools.product(range(seeds), settings):
                 training = recipe["trainings"][asked["training"]]
-                kind = asked.get("kind", "arms")
                 yield ProtocolCell(run, problem, facts, seed, rho, beta, kind, training, options)
 
 
-def _known(given: Mapping[str, Any], known: Any, where: str) -> None:
-    for key in given:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}.{did_you_mean(str(key), list(known))}")
+def _settings(given: Any, where: str) -> Iterator[tuple[float, float]]:
+    """Shares and budgets, every pair of each block."""
+    for block in given if isinstance(given, list) else [given]:
+        lists: list[Any] = [mapping(block, where, ("rho", "beta")).get(name) for name in ("rho", "beta")]
+        if not all(isinstance(values, list) and values for values in lists):
+            example = "{rho: [0.1], beta: [0.3]}"
+            raise ConfigError(f"{where}: expected lists rho and beta, such as {example}, got {block!r}.")
+        yield from itertools.product(*lists)
 
 
 @lru_cache(maxsize=8)

@@ -11,7 +11,7 @@ import yaml
 
 from lacunar import datasets
 from lacunar.bench.cells import SETTINGS, Cell
-from lacunar.bench.checks import keywords, mapping, missing_rates, names, of_known, whole_number
+from lacunar.bench.checks import keywords, mapping, missing_rates, names, of_known, read_yaml, whole_number
 from lacunar.bench.execute import make_objective
 from lacunar.bench.peers import PEERS
 from lacunar.data.description import SUFFIXES
@@ -64,12 +64,7 @@ def open_recipe(path: str | Path) -> Recipe:
         ConfigError: an unknown key, data set, option, method, argument or setting, with what was probably meant.
     """
     path = Path(path)
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: the recipe cannot be read ({error.strerror}).") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+    recipe = read_yaml(path)
     if not isinstance(recipe, dict):
         raise ConfigError(f"{path}: expected a recipe with problems and methods.")
     of_known(recipe, _TOP, str(path))
