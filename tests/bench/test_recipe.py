@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lacunar.bench.cells import SETTINGS, load_problem
+from lacunar.bench.cells import SETTINGS, load_problem, select
 from lacunar.bench.execute import run_cell
 from lacunar.bench.recipe import open_recipe, read_recipe
 from lacunar.errors import ConfigError, DataError
@@ -175,8 +175,18 @@ def test_what_only_the_data_set_knows_is_named_by_the_cell(tmp_path, problem, me
         load_problem(cells[0])
 
 
+def test_cells_are_chosen_by_a_text_as_it_stands_or_a_regular_expression(tmp_path):
+    cells = read_recipe(put(tmp_path / "r.yaml"))
+    assert len(select(cells, "world (b) | joint")) == 2
+    assert len(select(cells, r"^world \((a|b)\) \| (joint|late) \| 0$")) == 4
+    assert len(select(cells, "")) == len(cells)
+    assert select(cells, "world b") == []
+    with pytest.raises(ConfigError, match=r"only: '\[x' is not a regular expression"):
+        select(cells, "[x")
+
+
 def test_a_recipe_that_is_none(tmp_path):
-    with pytest.raises(ConfigError, match="the recipe cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         read_recipe(tmp_path / "nowhere.yaml")
     (tmp_path / "r.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match="is not YAML"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from lacunar.bench.cells import select
 from lacunar.bench.protocol import protocol
 from lacunar.bench.recipe import read_recipe
 from lacunar.bench.runner import run_cells
@@ -21,11 +22,11 @@ def run(recipe: Path, out: Path, n_jobs: int = 1, only: str = "", limit: int = 0
         recipe: a YAML file.
         out: folder of the results.
         n_jobs: cells at a time, each on one thread.
-        only: run cells whose ``problem | method | seed`` matches this regular expression.
+        only: run cells whose ``problem | method | seed`` holds this text or regular expression.
         limit: stop after this many seconds have begun their last cells; 0 runs everything.
     """
     failed = 0
-    for step in run_cells([cell for cell in read_recipe(recipe) if cell.matches(only)], out, n_jobs, limit=limit):
+    for step in run_cells(select(read_recipe(recipe), only), out, n_jobs, limit=limit):
         failed += step.failed
         cell, left = step.cell, "" if step.left is None else f", {step.left / 60:.0f} min left"
         line = f"[{step.done}/{step.total}{left}] {cell.problem} | {cell.method} | {cell.seed}: {step.said}"

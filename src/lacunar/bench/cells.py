@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from lacunar import datasets
+from lacunar.bench.checks import found_in
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.description import SUFFIXES, load_splits
 from lacunar.data.splits import Splits
 from lacunar.datasets.synthetic import World
 from lacunar.errors import ConfigError, DataError, did_you_mean
 
-__all__ = ["SETTINGS", "Cell", "load_problem", "without_setting"]
+__all__ = ["SETTINGS", "Cell", "load_problem", "select", "without_setting"]
 
 #: The six presence settings of three modalities: their missing rates, in the order of the modalities.
 SETTINGS: dict[str, tuple[float, ...]] = {
@@ -82,9 +83,11 @@ class Cell:
         """The problem without its setting: problems of one name share samples and splits."""
         return without_setting(self.problem, self.setting)
 
-    def matches(self, pattern: str) -> bool:
-        """Whether a regular expression is found in ``problem | method | seed``."""
-        return re.search(pattern, f"{self.problem} | {self.method} | {self.seed}") is not None
+
+def select(cells: Sequence[Cell], pattern: str) -> list[Cell]:
+    """The cells in whose ``problem | method | seed`` a text or, where it is in none, a regular expression is found."""
+    names = [f"{cell.problem} | {cell.method} | {cell.seed}" for cell in cells]
+    return list(compress(cells, found_in(names, pattern, "only")))
 
 
 def without_setting(problem: str, setting: str) -> str:

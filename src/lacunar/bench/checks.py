@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,30 @@ import yaml
 
 from lacunar.errors import ConfigError, did_you_mean
 
-__all__ = ["keywords", "mapping", "missing_rates", "names", "of_known", "read_yaml", "whole_number"]
+__all__ = ["found_in", "keywords", "mapping", "missing_rates", "names", "of_known", "read_yaml", "whole_number"]
 
 
 def read_yaml(path: str | Path) -> Any:
-    """What a recipe's file says."""
+    """What a file says, whatever that is."""
     try:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: the recipe cannot be read ({error.strerror}).") from error
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: the recipe is not UTF-8 text ({error}).") from error
+        raise ConfigError(f"{path} is not UTF-8 text ({error}).") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
+
+
+def found_in(texts: Sequence[str], pattern: str, where: str) -> list[bool]:
+    """Which texts hold a pattern as it stands (names have brackets) or, where none does, as a regular expression."""
+    as_it_stands = [pattern in text for text in texts]
+    if any(as_it_stands):
+        return as_it_stands
+    try:
+        return [re.search(pattern, text) is not None for text in texts]
+    except re.error as error:
+        raise ConfigError(f"{where}: {pattern!r} is not a regular expression: {error}.") from error
 
 
 def of_known(given: Iterable[Any], known: Collection[Any], where: str, what: str = "key") -> None:

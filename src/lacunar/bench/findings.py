@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from lacunar.bench.checks import found_in, read_yaml
 from lacunar.bench.course import courses, factors
 from lacunar.bench.probing import fused, probed
 from lacunar.bench.statistics import compare, pivot, ranks, record
@@ -39,7 +38,7 @@ def find(
     Args:
         folder: of the results.
         against: the method that the others are compared with; MCE where there is one.
-        problems: a regular expression; only problems that match.
+        problems: a text or regular expression; only problems that it is found in.
         reported: a YAML file of numbers that papers report; see :func:`read_reported`.
         confidence: of the intervals.
 
@@ -49,7 +48,7 @@ def find(
     """
     found = list(Store(folder).results())
     everything = collect(found) if found else collect(folder)
-    results = everything[everything["problem"].map(lambda name: re.search(problems, name) is not None)]
+    results = everything[found_in(list(everything["problem"]), problems, "problems")]
     if results.empty:
         known = did_you_mean(problems, everything["problem"].unique())
         raise ConfigError(f"problems: {problems!r} matches none of the problems.{known}")
@@ -194,9 +193,9 @@ def read_reported(path: str | Path) -> list[Reported]:
     where the numbers are of something else; ``rows`` says what a row is of where it is no method.
 
     Raises:
-        ConfigError: an unknown key, or a table without a source.
+        ConfigError: a file that cannot be read, an unknown key, or a table without a source.
     """
-    content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    content: Any = read_yaml(path)
     if not isinstance(content, Sequence):
         raise ConfigError(f"{path}: expected a list of tables.")
     return [_reported(table, f"{path}, table {number}") for number, table in enumerate(content, 1)]

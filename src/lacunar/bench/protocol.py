@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ import torch
 from joblib import Parallel, delayed
 
 from lacunar import datasets
-from lacunar.bench.checks import mapping, names, of_known, read_yaml, whole_number
+from lacunar.bench.checks import found_in, mapping, names, of_known, read_yaml, whole_number
 from lacunar.bench.generated import compare_generated
 from lacunar.bench.pilot import pilot_rows
 from lacunar.data.dataset import MultimodalDataset
@@ -285,10 +284,12 @@ def protocol(recipe: Path, out: Path, n_jobs: int = 1, only: str = "", limit: in
         recipe: a YAML file with problems, trainings and runs.
         out: folder of the results.
         n_jobs: cells at a time, each on one thread.
-        only: run cells whose ``run | problem`` matches this regular expression.
+        only: run cells whose ``run | problem`` holds this text or regular expression.
         limit: stop after this many seconds have begun their last cells; 0 runs everything.
     """
-    cells = [cell for cell in read_protocol_recipe(recipe) if re.search(only, f"{cell.run} | {cell.problem}")]
+    everything = read_protocol_recipe(recipe)
+    chosen = found_in([f"{cell.run} | {cell.problem}" for cell in everything], only, "only")
+    cells = list(itertools.compress(everything, chosen))
     waiting = [cell for cell in cells if not (out / "cells" / f"{cell.key}.json").exists()]
     start = time.monotonic()
     print(f"{len(cells)} cells, {len(cells) - len(waiting)} finished before", file=sys.stderr, flush=True)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lacunar import datasets
 from lacunar.bench.cells import SETTINGS, Cell
 from lacunar.bench.checks import keywords, mapping, missing_rates, names, of_known, read_yaml, whole_number
@@ -212,4 +210,4 @@ def _tuned(path: Path, given: str | None) -> Mapping[str, Any]:
     file = next((place for place in (path.parent / given, Path(given)) if place.exists()), None)
     if file is None:
         raise ConfigError(f"{path}: tuned: {given} not found; 'lacunar bench tune' writes it.")
-    return (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("problems") or {}
+    return mapping(mapping(read_yaml(file), str(file)).get("problems"), f"{file}, problems")

@@ -40,7 +40,7 @@ def write_report(
         folder: of the results.
         out: the page; ``report.html`` in the folder when left out. Tables go to ``tables/`` beside it.
         against: the method that the others are compared with; MCE where there is one.
-        problems: a regular expression; only problems that match.
+        problems: a text or regular expression; only problems that it is found in.
         reported: a YAML file of numbers that papers report.
         confidence: of the intervals.
         title: heading of the page.

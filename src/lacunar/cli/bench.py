@@ -47,7 +47,12 @@ def _run(words: Sequence[str]) -> int:
     parser.add_argument("recipe", type=str, help="a YAML file")
     parser.add_argument("--out", type=str, help="folder of the results")
     parser.add_argument("--n_jobs", type=int, default=1, help="cells at a time on this machine")
-    parser.add_argument("--only", type=str, default="", help="a regular expression on 'problem | method | seed'")
+    parser.add_argument(
+        "--only",
+        type=str,
+        default="",
+        help="a text or regular expression in 'problem | method | seed'",
+    )
     parser.add_argument(
         "--cluster", type=str, help="run on Dask instead: local:2 (two workers here) or a scheduler, tcp://host:8786"
     )
@@ -56,11 +61,12 @@ def _run(words: Sequence[str]) -> int:
     options = parse(parser, words)
     out = _needed(options.out, "--out is needed, for example --out results/benchmark.")
     show_log(quiet=True)
+    from lacunar.bench.cells import select
     from lacunar.bench.recipe import read_recipe
     from lacunar.bench.runner import run_cells
 
     everything = read_recipe(options.recipe)
-    cells = [cell for cell in everything if cell.matches(options.only)]
+    cells = select(everything, options.only)
     if not cells:
         example = f"{everything[0].problem} | {everything[0].method} | {everything[0].seed}"
         raise ConfigError(f"--only {options.only!r} matches none of {len(everything)} cells, such as {example!r}.")
@@ -130,7 +136,7 @@ def _report(words: Sequence[str]) -> int:
     parser.add_argument("folder", type=str, help="folder of the results")
     parser.add_argument("--out", type=str, help="the page (default: report.html in the folder); tables lie beside it")
     parser.add_argument("--against", type=str, help="the method that the others are compared with (default: MCE)")
-    parser.add_argument("--problems", type=str, default="", help="a regular expression: only problems that match")
+    parser.add_argument("--problems", type=str, default="", help="a text or regular expression in the problem's name")
     parser.add_argument("--reported", type=str, help="a YAML file with numbers that papers report, shown apart")
     parser.add_argument("--confidence", type=float, default=0.95, help="coverage of the intervals")
     parser.add_argument("--title", type=str, help="heading of the page")
