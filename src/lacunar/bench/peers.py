@@ -1,7 +1,8 @@
 """What an engineer would reach for today on vectors: scikit-learn, with no knowledge of lacunar's models.
 
-Each peer is fitted on the train and validation parts of incomplete data, and is then a callable from a batch to
-log-probabilities, so that :func:`lacunar.evaluate` gives it the same table as a model.
+Each peer is fitted on the train and validation parts of incomplete data, and is then a callable from a batch to outputs
+of the task (log-probabilities of classes, logits of labels, numbers), so that :func:`lacunar.evaluate` gives it the
+same table as a model.
 """
 
 from __future__ import annotations
@@ -11,13 +12,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from lacunar.bench.learners import KINDS, boosted, linear, loss_of
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
@@ -59,28 +57,25 @@ def _texts(batch: Batch, name: str) -> Iterator[str]:
 
 
 class _Peer:
-    """Fitted on train and validation; called with a batch, answers log-probabilities ``(B, C)``."""
+    """Fitted on train and validation; called with a batch, answers outputs of the task, ``(B, outputs)``."""
 
     def __init__(self, data: Splits, seed: int = 0):
-        if data.task is None or data.task.kind != "classification":
-            raise ConfigError(f"{type(self).__name__} is a classifier; the task is {data.task}.")
-        self.classes, self.seed = data.task.n_outputs, seed
+        if data.task is None or data.task.kind not in KINDS:
+            raise ConfigError(f"{type(self).__name__} is defined for {', '.join(KINDS)}; the task is {data.task}.")
+        self.task, self.seed = data.task, seed
         self.flat = Flat(data.train)
         self._fit(data.train, data.val)
 
     def __call__(self, batch: Batch) -> Tensor:
-        return torch.from_numpy(np.log(np.maximum(self._probabilities(batch), 1e-7)))
-
-    def _all(self, estimator, values: np.ndarray) -> np.ndarray:
-        table = np.zeros((len(values), self.classes))
-        if len(values):
-            table[:, estimator.classes_] = estimator.predict_proba(values)
-        return table
+        said = self._said(batch)
+        if self.task.kind != "regression":
+            said = np.maximum(said, 1e-7)
+        return self.task.from_probabilities(torch.from_numpy(said))
 
     def _fit(self, train: MultimodalDataset, val: MultimodalDataset) -> None:
         raise TypeError(f"{type(self).__name__} defines no fit.")
 
-    def _probabilities(self, batch: Batch) -> np.ndarray:
+    def _said(self, batch: Batch) -> np.ndarray:
         raise TypeError(f"{type(self).__name__} defines no prediction.")
 
 
@@ -99,8 +94,7 @@ class Boosting(_Peer):
             some = kept.any(1)
             tables.append(self._table(batch.hide(torch.from_numpy(kept)))[some])
             targets.append(target[some])
-        estimator = HistGradientBoostingClassifier(random_state=self.seed)
-        self.estimator = estimator.fit(np.concatenate(tables), np.concatenate(targets))
+        self.learner = boosted(self.task, self.seed).fit(np.concatenate(tables), np.concatenate(targets))
 
     def _table(self, batch: Batch) -> np.ndarray:
         columns = []
@@ -110,8 +104,8 @@ class Boosting(_Peer):
             columns.append(block)
         return np.concatenate(columns, 1)
 
-    def _probabilities(self, batch: Batch) -> np.ndarray:
-        return self._all(self.estimator, self._table(batch))
+    def _said(self, batch: Batch) -> np.ndarray:
+        return self.learner(self._table(batch))
 
 
 class BoostingWithDropout(Boosting):
@@ -121,28 +115,24 @@ class BoostingWithDropout(Boosting):
 
 
 class LateFusion(_Peer):
-    """A logistic regression and a boosted-tree model per modality; the mean of what the present ones say."""
+    """A linear and a boosted-tree model per modality; the mean of what the present ones say."""
 
     def _fit(self, train: MultimodalDataset, val: MultimodalDataset) -> None:
         batch = _everything(train)
         self.experts = []
         for name, rows in self.flat(batch).items():
             target = _target(batch)[batch.rows(name).numpy()]
-            linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-            self.experts.append(
-                [linear.fit(rows, target), HistGradientBoostingClassifier(random_state=self.seed).fit(rows, target)]
-            )
+            self.experts.append([learner(self.task, self.seed).fit(rows, target) for learner in (linear, boosted)])
         self.weights: dict[int, np.ndarray] = {}
 
     def _opinions(self, batch: Batch) -> np.ndarray:
-        """Mean probabilities of each modality's two models, ``(B, M, C)``, zero where absent."""
-        table = np.zeros((len(batch), len(batch.names), self.classes))
+        """Mean of what each modality's two models say, ``(B, M, outputs)``, zero where absent."""
+        table = np.zeros((len(batch), len(batch.names), self.task.n_outputs))
         for m, (name, rows) in enumerate(self.flat(batch).items()):
-            said = [self._all(estimator, rows) for estimator in self.experts[m]]
-            table[batch.rows(name).numpy(), m] = np.mean(said, 0)
+            table[batch.rows(name).numpy(), m] = np.mean([learner(rows) for learner in self.experts[m]], 0)
         return table
 
-    def _probabilities(self, batch: Batch) -> np.ndarray:
+    def _said(self, batch: Batch) -> np.ndarray:
         weights = batch.present.numpy().astype(float)
         for pattern, learnt in self.weights.items():
             same = (batch.present.numpy() @ (1 << np.arange(len(batch.names)))) == pattern
@@ -152,7 +142,7 @@ class LateFusion(_Peer):
 
 
 class WeightedLateFusion(LateFusion):
-    """Late fusion whose weights are learnt for each presence pattern, by the log-loss on validation."""
+    """Late fusion whose weights are learnt for each presence pattern, by the loss on validation."""
 
     def _fit(self, train: MultimodalDataset, val: MultimodalDataset) -> None:
         super()._fit(train, val)
@@ -164,9 +154,9 @@ class WeightedLateFusion(LateFusion):
             rows = present[:, members].all(1)
             if members.sum() < 2 or not rows.any():
                 continue
-            true = opinions[rows][np.arange(rows.sum()), :, target[rows]]  # (n, M)
-            losses = [(-np.log(true @ weights + 1e-9).mean(), k) for k, weights in enumerate(_simplex(members))]
-            self.weights[pattern] = list(_simplex(members))[min(losses)[1]]
+            some, candidates = opinions[rows].transpose(0, 2, 1), list(_simplex(members))
+            losses = [loss_of(some @ weights, target[rows], self.task) for weights in candidates]
+            self.weights[pattern] = candidates[int(np.argmin(losses))]
 
 
 def _simplex(members: np.ndarray) -> Iterator[np.ndarray]:

@@ -136,7 +136,8 @@ class Objective(nn.Module):
         if data.target is None or data.task is None:
             raise DataError(f"{name}: training needs a target, and {data.name!r} has none.")
         if data.task.kind not in self.task_kinds:
-            raise ConfigError(f"{name} is defined for {sorted(self.task_kinds)}, not for {data.task.kind}.")
+            kinds = ", ".join(sorted(self.task_kinds))
+            raise ConfigError(f"{name} is defined for {kinds}, not for {data.task.kind}.")
         if self.requires_complete_training_data and not bool(data.present.all()):
             absent = int((~data.present.all(1)).sum())
             raise ConfigError(f"{name} needs complete training data; {absent} of {len(data)} samples lack a modality.")
