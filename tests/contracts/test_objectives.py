@@ -11,14 +11,19 @@ from lacunar.data.arrays import from_arrays
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import DataError
 from lacunar.objectives import available
+from lacunar.tasks import Classification
 
 VARIANTS = {f"MCE {name}": {"variant": f"released-{name}"} for name in ("digits", "iemocap", "nuscenes")}
-METHODS = [*sorted(available()), *VARIANTS]
+#: Methods whose last stage is another kind of training.
+LAST = {"SMIL meta-learning": "meta-learning", "ShaSpec subsets": "random subsets"}
+METHODS = [*sorted(available()), *VARIANTS, *LAST]
 #: Methods that know modalities by position, and why their loss depends on the order: not by what they learn.
 POSITIONAL = {
     "MCE digits": "its last subset is one of positions",
     "MMIN": "random patterns and the cascade on concatenated features are drawn by position",
     "SMIL": "noise and the fusion of concatenated features are drawn by position",
+    "SMIL meta-learning": "noise and the fusion of concatenated features are drawn by position",
+    "ShaSpec subsets": "random subsets are drawn by position",
     "UniMF": "random patterns are drawn by position",
     "GenerateRest": "what is hidden, and the flow of each modality, are drawn by position",
     "RedCore": "noise and the imputers on concatenated features are drawn by position",
@@ -35,6 +40,10 @@ def ready(method, data, **options):
     torch.manual_seed(0)
     model, objective = small_model(data), kind(**options)
     objective.setup(model, data)
+    if method in LAST:
+        objective.stage = objective.stages()[-1]
+        assert objective.stage.name == LAST[method]
+        objective.on_stage_start(model, data, objective.stage)
     return model, objective
 
 
@@ -58,6 +67,13 @@ def hidden_values(data, filler):
     return from_arrays(arrays, data.target, present=data.present.numpy(), task=data.task)
 
 
+@torch.no_grad()
+def predicted(model, objective, batch):
+    outputs = objective.build(model).eval()(batch)
+    model.train(), objective.train()
+    return outputs
+
+
 @every_method
 @every_size
 def test_t1_absent_inputs_change_nothing_bitwise(method, M):
@@ -65,14 +81,14 @@ def test_t1_absent_inputs_change_nothing_bitwise(method, M):
     model, objective = ready(method, data)
     start = copy.deepcopy(objective.state_dict())
     plain, plain_gradients = step(model, objective, first_batch(hidden_values(data, 0.0)))
-    outputs = model(first_batch(hidden_values(data, 0.0)))
+    outputs = predicted(model, objective, first_batch(hidden_values(data, 0.0)))
     for filler in (float("nan"), 1e30):
         other = first_batch(hidden_values(data, filler))
         objective.load_state_dict(start)
         terms, other_gradients = step(model, objective, other)
         assert all(torch.equal(terms[name], plain[name]) for name in plain)
         assert all(torch.equal(other_gradients[name], plain_gradients[name]) for name in plain_gradients)
-        assert torch.equal(model(other), outputs)
+        assert torch.equal(predicted(model, objective, other), outputs)
         assert torch.isfinite(outputs).all()
 
 
@@ -242,6 +258,29 @@ def test_t9_all_state_is_in_the_state_dict(method, M):
     first, _ = step(model, objective, first_batch(data))
     second, _ = step(model, restored, first_batch(data))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@every_method
+def test_layers_may_compute_in_half_precision(method):
+    data = vectors(3, n=32)
+    model, objective = ready(method, data)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = objective(model, first_batch(data))
+        loss = sum(terms.values())
+    loss.backward()
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(model).values())
+
+
+@every_method
+def test_smoothing_is_that_of_the_task_where_the_method_names_none(method):
+    data = vectors(2, n=12)
+    smooth = MultimodalDataset(data.columns, data.target, Classification(3, label_smoothing=0.3), data.ids)
+    output = torch.randn(12, 3)
+    for own, expected in ((None, 0.3), (0.1, 0.1)):
+        _, objective = ready(method, smooth, label_smoothing=own)
+        torch.testing.assert_close(
+            objective.losses(output, data.target), data.task.loss(output, data.target, smoothing=expected)
+        )
 
 
 @every_size

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.helpers import first_batch, small_model, vectors
+from torch import nn
 
 from lacunar.errors import ConfigError
 from lacunar.objectives.gradient_blending import GradientBlending, blending_weights
@@ -82,6 +83,39 @@ def test_weights_are_estimated_at_every_super_epoch_only():
         objective.on_epoch_start(model, data, epoch)
         changed.append(bool((objective.weight >= 0).all()))
     assert changed == [True, False, False, True, False]
+
+
+def test_losses_are_measured_without_dropout_in_the_heads():
+    data = vectors(2, n=40)
+    model, objective = ready(data, heads={name: nn.Sequential(nn.Dropout(), nn.Linear(8, 3)) for name in data.names})
+    once, again = (objective._measure(model, objective.heads, data) for _ in range(2))
+    assert torch.equal(once, again)
+    assert objective.heads.training
+
+
+def test_a_modality_that_no_held_out_row_has_keeps_its_weight():
+    data = vectors(3, n=60)
+    model, objective = ready(data, epochs=1)
+    keep = torch.ones(60, 3, dtype=torch.bool)
+    keep[objective.held_out, 1] = False
+    objective.on_epoch_start(model, data.hide(keep.numpy()), 0)
+    assert objective.weight[1] == 1
+    assert objective.weight.sum() == pytest.approx(4)
+
+
+def test_an_epoch_can_have_as_many_steps_as_for_other_methods():
+    data = vectors(3, n=60)
+    _, objective = ready(data, holdout=0.2, keep_size=True)
+    rows = objective.training_set(data, 0)
+    assert len(rows) == 60
+    assert set(rows.ids) == set(data.ids[~objective.held_out.numpy()])
+
+
+def test_copies_train_on_no_batch_of_one_row():
+    data = vectors(2, n=20, missing=0.0)  # 17 rows are left: 16 and 1
+    model, objective = ready(data, batch_size=16, epochs=1)
+    model.encoders[0].append(nn.BatchNorm1d(8))
+    objective.on_epoch_start(model, data, 0)
 
 
 def test_it_trains_with_fit():

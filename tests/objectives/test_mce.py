@@ -129,6 +129,16 @@ def test_subsets_of_a_sample_and_their_union(M):
         assert share[pairs.codes == code].sum().item() == pytest.approx(1 / len(pairs.codes.unique()))
 
 
+@pytest.mark.parametrize("weighting", ["macro", "sample"])
+def test_without_full_sets_the_shares_of_the_others_sum_to_one(weighting):
+    data = vectors(3, n=32)
+    model, objective = ready(data, include_full=False, subset_weighting=weighting)
+    pairs, _ = objective.pairs(model.lattice, data.present)
+    share = objective.shares(model.lattice, pairs, torch.ones(len(pairs.rows)), data.present)
+    assert share.sum().item() == pytest.approx(1.0)
+    assert (share[pairs.codes == model.lattice.encode(data.present)[pairs.rows]] == 0).all()
+
+
 @pytest.mark.parametrize("detached", [True, False])
 def test_completion_moves_its_target_only_when_not_detached(detached):
     data = vectors(2, n=16, missing=0.0)
@@ -256,9 +266,21 @@ def test_momentum_keeps_a_share_of_the_last_state():
     now = fresh.diagnostics["B"].clone()
     _, slow = ready(data, momentum=0.75)
     slow(model, first_batch(data))
-    torch.testing.assert_close(slow.diagnostics["B"], 0.25 * now)
+    torch.testing.assert_close(slow.diagnostics["B"], now)  # there was no state before
+    slow.learning_state.mul_(2)
     slow(model, first_batch(data))
-    torch.testing.assert_close(slow.diagnostics["B"], (0.75 * 0.25 + 0.25) * now)
+    torch.testing.assert_close(slow.diagnostics["B"], (0.75 * 2 + 0.25) * now)
+
+
+def test_a_batch_without_a_modality_leaves_its_state():
+    data = vectors(2, n=24, missing=0.0)
+    model, objective = ready(data, momentum=0.9)
+    objective(model, first_batch(data).hide(["m0"]))
+    assert objective.diagnostics["B"][1] == 0, "never met"
+    objective(model, first_batch(data))
+    met = objective.learning_state.clone()
+    objective(model, first_batch(data).hide(["m0"]))
+    assert objective.learning_state[1] == met[1] > 0
 
 
 def test_dataset_upper_is_the_same_for_every_sample():

@@ -5,9 +5,12 @@ import torch
 from tests.helpers import first_batch, gradients, small_model, vectors
 from torch import nn
 
+from lacunar.data.arrays import from_arrays
+from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.ogm import OGM, alone
+from lacunar.tasks import Classification
 
 
 def ready(data, **options):
@@ -80,7 +83,38 @@ def test_noise_has_mean_zero_and_the_spread_of_the_gradient():
     assert abs(noise.std() / gradient.std() - 1) < 0.03
 
 
-def test_an_equal_pair_is_left_alone_and_an_absent_modality_too():
+def test_confidence_is_the_probability_of_the_truth_whatever_the_loss():
+    data = vectors(2, n=30, missing=0.0)
+    task = Classification(3, label_smoothing=0.2, balanced=True).fit(data.target)
+    data = MultimodalDataset(data.columns, data.target, task, data.ids)
+    _, objective = ready(data, label_smoothing=0.1)
+    output = 20 * torch.nn.functional.one_hot(data.target, 3).float()
+    torch.testing.assert_close(objective._confidence(output, data.target), torch.ones(30))
+
+
+def test_equal_modalities_are_left_alone():
+    x = torch.randn(20, 3)
+    data = from_arrays({"m0": x, "m1": x}, torch.arange(20) % 2)
+    model, objective = ready(data)
+    model.encoders[1].load_state_dict(model.encoders[0].state_dict())
+    with torch.no_grad():
+        model.head.weight[:, 8:] = model.head.weight[:, :8]
+    objective(model, first_batch(data))
+    torch.testing.assert_close(objective.diagnostics["rho"], torch.ones(2))
+
+
+def test_a_weight_of_one_number_has_no_spread():
+    data = vectors(2, n=20)
+    model, objective = ready(data)
+    weight = torch.nn.Parameter(torch.ones(1, 1))
+    weight.grad = torch.ones(1, 1)
+    model.encoders[0].register_parameter("one", weight)
+    objective.coefficient.copy_(torch.tensor([0.5, 1.0]))
+    objective.after_backward(model)
+    assert weight.grad == 0.5
+
+
+def test_an_absent_modality_is_left_alone():
     data = vectors(2, n=30)
     model, objective = ready(data)
     rows = (data.present[:, 0] & ~data.present[:, 1]).nonzero().squeeze(1)

@@ -4,8 +4,11 @@ import pytest
 import torch
 from tests.helpers import first_batch, small_model, vectors
 
+from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError
-from lacunar.objectives.passion import PASSION, prototype_similarity
+from lacunar.models.fusions.mean import MeanFusion
+from lacunar.models.multimodal import MultimodalModel
+from lacunar.objectives.passion import PASSION, _summed, prototype_similarity
 from lacunar.training.fit import fit
 
 
@@ -33,21 +36,49 @@ def test_the_divergence_is_the_written_one():
 def test_similarity_is_to_class_means_of_the_same_modality():
     fused, target = torch.randn(8, 5), torch.tensor([0, 1, 0, 1, 0, 0, 1, 1])
     which = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
-    found = prototype_similarity(fused, target, which, 3)
+    found, known = prototype_similarity(fused, target, which, 3)
     mean = fused[(which == 1) & (target == 1)].mean(0)
     torch.testing.assert_close(found[4, 1], torch.cosine_similarity(fused[4], mean, 0))
     assert (found[:, 2] == 0).all()
+    assert known.tolist() == [[True, True, False]] * 8
 
 
 def test_in_space_prototypes_are_means_over_the_positions_of_a_sample():
     fused = torch.randn(2, 5, 4, 4)
     target = torch.randint(0, 3, (2, 8, 8))
     target[1] = 0
-    found = prototype_similarity(fused, target, None, 3)
+    found, known = prototype_similarity(fused, target, torch.zeros(2, dtype=torch.int64), 3)
     small = target[:, ::2, ::2]
     mean = fused[0][:, small[0] == 2].mean(1)
     torch.testing.assert_close(found[0, 2, 1, 3], torch.cosine_similarity(fused[0, :, 1, 3], mean, 0))
     assert (found[1, 1:] == 0).all()
+    assert known[1].tolist() == [True, False, False]
+
+
+def test_samples_with_features_in_space_have_prototypes_of_their_means():
+    fused, target, which = torch.randn(8, 5, 4, 4), torch.tensor([0, 1] * 4), torch.zeros(8, dtype=torch.int64)
+    found, _ = prototype_similarity(fused, target, which, 2)
+    torch.testing.assert_close(found, prototype_similarity(fused.mean((2, 3)), target, which, 2)[0])
+
+
+def test_a_rare_modality_that_knows_what_all_know_does_not_lag():
+    x = torch.randn(32, 3)
+    rare = [x[i] if i % 5 == 0 else None for i in range(32)]
+    data = from_arrays({"m0": x, "m1": rare}, torch.arange(32) % 3)
+    encoder = torch.nn.Linear(3, 8)
+    model = MultimodalModel({"m0": encoder, "m1": encoder}, None, MeanFusion(8), torch.nn.Linear(8, 3), task=data.task)
+    objective = PASSION()
+    objective.setup(model, data)
+    terms = objective(model, first_batch(data))
+    torch.testing.assert_close(objective.diagnostics["distance"], torch.zeros(2), rtol=0, atol=1e-6)
+    assert terms["prototypes"] < 1e-10
+
+
+def test_a_sample_counts_as_it_does_in_a_batch_of_its_own():
+    losses, which, rows = torch.rand(5), torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 3, 1, 2])
+    weight = torch.tensor([1.5, 4.0])
+    alone = [(weight[which[rows == n]] * losses[rows == n]).sum() for n in range(4)]
+    torch.testing.assert_close(_summed(losses, which, rows, weight, 4), torch.stack(alone).mean())
 
 
 def test_no_gradient_reaches_the_teacher():
@@ -76,7 +107,7 @@ def test_no_gradient_reaches_the_teacher():
     torch.testing.assert_close(model.head.weight.grad, head)
 
 
-def test_relative_distances_sum_to_zero_and_the_far_one_lags():
+def test_the_far_one_lags_and_equal_ones_do_not():
     data = vectors(3, n=12, missing=0.0)
     _, objective = ready(data)
     rows, which = torch.arange(12).repeat(3), torch.arange(3).repeat_interleave(12)

@@ -138,6 +138,18 @@ def test_options_out_of_range_are_refused(options, message):
         PMR(**options)
 
 
+def test_both_terms_have_a_weight_of_their_own():
+    data = vectors(3, n=40)
+    found = []
+    for weight in (1.0, 0.0):
+        torch.manual_seed(0)
+        model, objective = small_model(data), PMR(weight=weight)
+        objective.setup(model, data)
+        found.append(objective(model, first_batch(data)))
+    assert found[1]["prototypes"] == 0
+    assert found[1]["entropy"] == found[0]["entropy"] != 0
+
+
 def test_numbers_are_refused():
     data = from_arrays({"a": torch.randn(20, 3), "b": torch.randn(20, 2)}, torch.randn(20))
     with pytest.raises(ConfigError, match="not for regression"):

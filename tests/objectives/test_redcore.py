@@ -79,9 +79,28 @@ def test_equal_errors_keep_the_direction_and_weights_have_a_floor():
     objective.rate = 100.0
     objective.batches.zero_()
     balance(objective, [0.1, 2.0, 6.0])
-    raw = objective.beta / objective.beta.min()
-    assert raw.min() == 1
+    raised = (3**-0.5 - 150 * objective.diagnostics["advantage"]).clamp(min=0.1)
+    assert raised.min() == pytest.approx(0.1)
+    torch.testing.assert_close(objective.beta, raised / raised.norm())
+
+
+def test_a_modality_that_nobody_has_had_is_neither_ahead_nor_behind():
+    _, objective = ready(vectors(3, n=20), smoothing=1.0)
+    objective._balance(torch.tensor([4.0, 4.0, 0.0]), torch.tensor([[True, True, False]] * 4))
+    assert objective.diagnostics["advantage"].tolist() == [0, 0, 0]
+
+
+def test_the_rate_grows_without_overflow():
+    _, objective = ready(vectors(3, n=20), smoothing=1.0)
+    objective.batches.fill_(3_000_000)
+    balance(objective, [1.0, 2.0, 6.0])
+    assert torch.isfinite(objective.beta).all()
     assert objective.beta.norm() == pytest.approx(1.0)
+
+
+def test_imputers_are_as_wide_as_published():
+    layers = VariationalImputer(128, 3).imputers[0].down[0].layers
+    assert [layer.out_features for layer in layers if hasattr(layer, "out_features")] == [256, 128, 64]
 
 
 def test_weights_move_at_every_third_batch_and_a_modality_that_is_not_there_keeps_its_error():

@@ -1,5 +1,7 @@
 """Valuation of modalities by sample, and the copies it asks for."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tests.helpers import first_batch, small_model, vectors
@@ -19,9 +21,13 @@ class Table(torch.nn.Module):
     def encode(self, batch):
         return batch
 
-    def predict(self, batch, pairs):
+    def pairs_within(self, *_, **__):
+        return 4
+
+    def read(self, batch, pairs, extract, chunk):
         truth = torch.nn.functional.one_hot(batch.target[pairs.rows], self.task.n_outputs).float()
-        return torch.where(self.right[pairs.codes][:, None], truth, truth.roll(1, 1))
+        output = torch.where(self.right[pairs.codes][:, None], truth, truth.roll(1, 1))
+        return extract(SimpleNamespace(output=output, pairs=pairs))
 
 
 @pytest.mark.parametrize(
@@ -48,6 +54,13 @@ def test_values_sum_to_the_number_of_modalities_where_all_are_right():
     correct = data.task.score(model(first_batch(data)), data.target)
     torch.testing.assert_close(phi.sum(1), correct * data.present.sum(1))
     assert (phi[~data.present] == 0).all()
+
+
+def test_a_modality_that_was_not_valued_is_not_the_weakest():
+    data = vectors(3, n=40)
+    _, objective = resampled(data, level="modality")
+    copies = objective._copies_by_modality(torch.tensor([0.0, 0.9, 0.3]), torch.tensor([False, True, True]), data)
+    assert copies.sum(0).tolist() == [0, 0, int(0.5 * 0.6 * 2 / 3 * 40)]
 
 
 def test_copies_at_the_values_that_two_modalities_take():

@@ -63,12 +63,21 @@ def test_the_released_alignment_compares_neighbours_only():
     _, objective = ready(data, variant="released")
     shared = torch.zeros(6, 4, 8)
     shared[:, 2] = 4.0  # pairs with it: 1-2 and 2-3 of the ring 0-1, 1-2, 2-3, 3-0
-    torch.testing.assert_close(objective._aligned(shared, torch.ones(6, 4, dtype=torch.bool)), torch.tensor(2.0))
+    assert objective._aligned(shared, torch.ones(6, 4, dtype=torch.bool)) == 8.0
     _, paper = ready(data)
-    torch.testing.assert_close(paper._aligned(shared, torch.ones(6, 4, dtype=torch.bool)), torch.tensor(2.0))
+    assert paper._aligned(shared, torch.ones(6, 4, dtype=torch.bool)) == 12.0
     shared[:, 0] = 4.0
-    assert objective._aligned(shared, torch.ones(6, 4, dtype=torch.bool)) == 4.0
-    torch.testing.assert_close(paper._aligned(shared, torch.ones(6, 4, dtype=torch.bool)), torch.tensor(8 / 3))
+    assert objective._aligned(shared, torch.ones(6, 4, dtype=torch.bool)) == 16.0
+    assert paper._aligned(shared, torch.ones(6, 4, dtype=torch.bool)) == 16.0
+
+
+def test_a_pair_that_seldom_meets_is_aligned_as_much_as_others():
+    _, objective = ready(vectors(3, n=12, missing=0.0))
+    shared = torch.zeros(12, 3, 8)
+    shared[:, 2] = 4.0
+    present = torch.ones(12, 3, dtype=torch.bool)
+    present[1:, 2] = False
+    assert objective._aligned(shared, present) == 8.0
 
 
 def test_domains_can_be_told_apart():

@@ -104,6 +104,32 @@ def test_recurrent_encoders_have_a_second_derivative():
     sum(terms.values()).backward()
 
 
+def test_complete_training_data_teach_to_impute_as_well():
+    data = vectors(3, n=30, missing=0.0)
+    model, objective = ready(data)
+    terms = objective(model, first_batch(data))
+    assert set(terms) == {"task", "outer", "match"}
+    sum(terms.values()).backward()
+    assert objective.fusion.weigh.layers[0].weight.grad.abs().sum() > 0
+
+
+class AttendingColumns(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.attend = torch.nn.Linear(1, 8), torch.nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        tokens = self.embed(x[:, :, None])
+        return self.attend(tokens, tokens, tokens, need_weights=False)[0].mean(1)
+
+
+def test_attention_has_a_second_derivative():
+    data = vectors(2, n=24)
+    model, objective = ready(data, prototypes=3)
+    model.encoders[0] = AttendingColumns()
+    sum(objective(model, first_batch(data)).values()).backward()
+
+
 def test_no_incomplete_row_need_have_the_text():
     # Looking up no tokens has no second derivative in PyTorch.
     note = [None if i < 10 else "ab" * (1 + i % 3) for i in range(40)]

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 
 import lacunar.models.saving  # noqa: F401
+from lacunar.objectives import available
 from lacunar.training import checkpoint, files
 from lacunar.training.fit import fit
 from tests.helpers import small_model
@@ -254,6 +255,26 @@ def launched(folder: Path) -> dict:
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
             os.environ.pop(name, None)
         answer[str(batch_size)] = {"codes": codes, "one": str(one), "two": str(two)}
+    return answer
+
+
+def every_method(folder: Path) -> dict:
+    """Two processes train with every method; parts that a method replaces or rests get no gradient there."""
+
+    def train_together(name: str) -> None:
+        data = splits(n=40)
+        options = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
+        run = fit(
+            data, dropping_model(data), objective(name, data), max_epochs=3, batch_size=8, experts=False, **options
+        )
+        weights = torch.cat([value.flatten() for value in run.model.state_dict().values()])
+        torch.save(weights, folder / f"every-{name}-{os.environ['RANK']}.pt")
+
+    answer = {}
+    for name in available():
+        answer[name] = together(lambda rank, name=name: train_together(name))
+        for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+            os.environ.pop(variable, None)
     return answer
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lacunar.objectives import available
 from lacunar.training.log import read_lines
 from tests.training.worlds import listing
 
@@ -29,7 +30,7 @@ def drive(folder: Path, *jobs: str) -> dict:
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("processes")
-    return folder, drive(folder, "kills", "gloo", "launched")
+    return folder, drive(folder, "kills", "gloo", "launched", "every_method")
 
 
 WAYS = [
@@ -85,6 +86,14 @@ def test_a_launched_fit_equals_one_process(answers, batch_size):
         for key, value in first.items():
             if isinstance(value, float):
                 assert second[key] == pytest.approx(value, rel=2e-3, abs=2e-4), key
+
+
+@pytest.mark.parametrize("name", sorted(available()))
+def test_every_method_trains_in_two_processes_that_stay_alike(answers, name):
+    folder, answer = answers
+    assert answer["every_method"][name] == [0, 0], answer["stderr"]
+    first, second = (torch.load(folder / f"every-{name}-{rank}.pt") for rank in (0, 1))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 SCRIPT = """

@@ -10,7 +10,7 @@ from torch import nn
 
 from lacunar.data.splits import Splits
 from lacunar.models.multimodal import MultimodalModel
-from lacunar.objectives import MCE, Joint, Objective
+from lacunar.objectives import MCE, Objective, get
 from tests.helpers import fixed_references, small_model, vectors
 
 
@@ -31,7 +31,7 @@ def mce(data: Splits) -> MCE:
 
 
 def objective(name: str, data: Splits) -> Objective:
-    return {"Joint": Joint, "MCE": lambda: mce(data)}[name]()
+    return mce(data) if name == "MCE" else get(name)()
 
 
 def weights(run: Any) -> dict[str, torch.Tensor]:

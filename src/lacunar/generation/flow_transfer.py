@@ -14,6 +14,7 @@ from lacunar.generation.flow_decoder import Combine, make_decoder
 from lacunar.generation.flow_prior import ClassPrior
 from lacunar.generation.flow_transforms import Flow
 from lacunar.models.configurable import Configurable
+from lacunar.parallel import total, world_size
 
 __all__ = ["FREEZES", "FlowTransfer"]
 
@@ -131,14 +132,15 @@ class FlowTransfer(Configurable):
 
     def nll_of(self, z: Tensor, logdet: Tensor, present: Tensor, classes: Tensor | None = None) -> Tensor:
         """As :meth:`nll`, from what :meth:`latents` returned."""
-        total = z.new_zeros(())
+        nll = z.new_zeros(())
         bits = math.log(2) * math.prod(z.shape[2:])
         for m in range(self.modalities):
             rows = present[:, m].nonzero().squeeze(1)
             own = None if classes is None else classes[rows]
-            score = (self.prior.log_prob(z[rows, m], own) + logdet[rows, m]).sum() / max(len(rows), 1) / bits
-            total = total + ((-score).clamp_min(0) if self.clamp_zero else -score)
-        return total
+            count = total(z.new_tensor(float(len(rows)))).clamp(min=1) / world_size()
+            score = (self.prior.log_prob(z[rows, m], own) + logdet[rows, m]).sum() / count / bits
+            nll = nll + ((-score).clamp_min(0) if self.clamp_zero else -score)
+        return nll
 
     def complete(self, h: Tensor, present: Tensor) -> Tensor:
         """The features with those of absent modalities generated; those that are there stay as they are.
@@ -199,7 +201,7 @@ class FlowTransfer(Configurable):
             row, source = sources.nonzero(as_tuple=True)
             made = flow.inverse(z[row, source])  # type: ignore[operator]
             made = made if self.bound is None else made.clamp(-self.bound, self.bound)
-            images = z.new_zeros(z.shape).index_put((row, source), made)
+            images = z.new_zeros(z.shape).index_put((row, source), made.to(z.dtype))
         images = images[..., None] if images.ndim == 3 else images
         combined = self.combines[target](images.transpose(2, 3), sources | _own(sources, target))
         nothing = ~sources.any(1)

@@ -94,7 +94,7 @@ class Objective(nn.Module):
     holds it. A new method is a subclass in a file of its own.
 
     Args:
-        label_smoothing: how much of the target is spread over all classes, in classification.
+        label_smoothing: how much of the target is spread over all classes; the task's own when None.
 
     Attributes:
         diagnostics: what the last batch showed, by name: tensors of shape ``(M,)`` or scalars, without gradient.
@@ -107,9 +107,9 @@ class Objective(nn.Module):
     #: Kinds of task that the method is defined for.
     task_kinds: ClassVar[frozenset[str]] = frozenset({"classification", "multilabel", "regression", "segmentation"})
 
-    def __init__(self, label_smoothing: float = 0.0):
+    def __init__(self, label_smoothing: float | None = None):
         super().__init__()
-        if not 0 <= label_smoothing < 1:
+        if label_smoothing is not None and not 0 <= label_smoothing < 1:
             raise ConfigError(f"label_smoothing: expected a number in [0, 1), got {label_smoothing}.")
         self.label_smoothing = label_smoothing
         self.diagnostics: dict[str, Tensor] = {}

@@ -15,6 +15,7 @@ from lacunar.generation.flow_prior import class_bins
 from lacunar.lattice import Pairs
 from lacunar.models.multimodal import Features, MultimodalModel, available_pairs
 from lacunar.objectives.base import Objective, available_codes, batch_mean
+from lacunar.objectives.features import feature_width
 
 __all__ = ["GenerateRest", "GeneratingModel", "fill_features"]
 
@@ -92,6 +93,8 @@ class GenerateRest(Objective):
     the class (Eq. 5); the encoders have no part in it, or they would make features constant to make them likely. On
     complete samples a generator's decoder would never be used, so cells are hidden at random in training.
 
+    For every task and for incomplete training data. One stage.
+
     Args:
         generator: a module with ``complete(h, present)`` and, to be trained itself, ``nll(h, present, classes)``; or
             a completer that was fitted inside the model; a :class:`lacunar.generation.flow_transfer.FlowTransfer` for
@@ -100,8 +103,8 @@ class GenerateRest(Objective):
         reconstruct: weight of the squared error of observed features as generated from the others; the paper has
             none. Only features that were observed are ever compared with.
         hide: probability that a present modality of a complete sample is hidden; one always stays.
-        frozen: leave the generator as it is, as the second stage does, and with it the encoders whose features it
-            knows.
+        frozen: leave the generator's flows as they are, as the second stage does, and with them the encoders whose
+            features they know; what decodes goes on learning.
         bins: quantile bins that stand for classes when the target is a number.
         label_smoothing: see :class:`Objective`.
     """
@@ -114,7 +117,7 @@ class GenerateRest(Objective):
         hide: float = 0.3,
         frozen: bool = False,
         bins: int = 5,
-        label_smoothing: float = 0.0,
+        label_smoothing: float | None = None,
     ):
         super().__init__(label_smoothing)
         for name, weight in (("alpha", alpha), ("reconstruct", reconstruct)):
@@ -132,16 +135,13 @@ class GenerateRest(Objective):
         if self.generator is None:
             from lacunar.generation.flow_transfer import FlowTransfer
 
-            mode = model.training
-            with torch.no_grad():
-                shape = model.eval().encode(data[0]).h.shape
-            model.train(mode)
-            self.generator = FlowTransfer(shape[2], shape[1], count)
+            device = next(iter(model.parameters())).device
+            self.generator = FlowTransfer(feature_width(model, data), len(data.names), count).to(device)
         freeze: Any = getattr(self.generator, "freeze", None)
         if freeze is not None:
             freeze("flows" if self.frozen else "none")
-        for weight in model.encoders.parameters():
-            weight.requires_grad_(not self.frozen)
+        if self.frozen:  # otherwise what the user has frozen stays so
+            model.encoders.requires_grad_(False)
         if not self.frozen and hasattr(self.generator, "nll"):
             by_row = torch.full((int(data.row.max()) + 1,), -1, dtype=torch.int64)
             by_row[data.row] = classes

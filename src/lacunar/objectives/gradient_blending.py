@@ -34,7 +34,9 @@ class GradientBlending(Objective):
     means over the rows that have the modality, on both sides, and both are measured before and after.
 
     A share of the training rows is held out for this, and the model never trains on it. ``every=None`` estimates
-    the weights once, before the first epoch (offline blending).
+    the weights once, before the first epoch (offline blending). A modality that no held-out row has keeps weight 1.
+
+    For every task and for incomplete training data. One stage.
 
     Args:
         every: epochs from one estimate to the next.
@@ -42,6 +44,7 @@ class GradientBlending(Objective):
         holdout: share of the training rows that is held out, above 0.
         lr: learning rate of the copies, AdamW.
         batch_size: of the copies.
+        keep_size: draw some rows twice, so that an epoch has as many steps as for methods that hold nothing out.
         heads: a head for each modality; shaped like the model's head when left out.
         label_smoothing: see :class:`Objective`.
 
@@ -65,8 +68,9 @@ class GradientBlending(Objective):
         holdout: float = 0.15,
         lr: float = 1e-3,
         batch_size: int = 64,
+        keep_size: bool = False,
         heads: Mapping[str, nn.Module] | None = None,
-        label_smoothing: float = 0.0,
+        label_smoothing: float | None = None,
     ):
         super().__init__(label_smoothing)
         if (every is not None and every < 1) or epochs < 1 or batch_size < 1:
@@ -77,6 +81,7 @@ class GradientBlending(Objective):
         if not 0 < holdout < 1:
             raise ConfigError(f"GradientBlending: holdout: expected a share in (0, 1), got {holdout}.")
         self.every, self.epochs, self.holdout, self.lr, self.batch_size = every, epochs, holdout, lr, batch_size
+        self.keep_size = keep_size
         self.heads = nn.ModuleList(heads.values()) if heads else None
 
     def setup(self, model: MultimodalModel, data: MultimodalDataset) -> None:
@@ -117,7 +122,11 @@ class GradientBlending(Objective):
         return torch.stack(losses)
 
     def training_set(self, data: MultimodalDataset, epoch: int) -> MultimodalDataset:
-        return data.select(~self.held_out.cpu())
+        rows = (~self.held_out.cpu()).nonzero().squeeze(1)
+        if self.keep_size:
+            again = torch.randint(len(rows), (len(data) - len(rows),))
+            rows = torch.cat([rows, rows[again]])
+        return data.select(rows)
 
     def on_epoch_start(self, model: MultimodalModel, data: MultimodalDataset, epoch: int) -> None:
         if epoch == 0 or (self.every is not None and epoch % self.every == 0):
@@ -126,7 +135,9 @@ class GradientBlending(Objective):
             after = [self._train_alone(model, k, train, held) for k in range(len(self.weight))]
             drop = before[1] - torch.stack([pair[1] for pair in after])
             growth = torch.stack([pair[1] - pair[0] for pair in after]) - (before[1] - before[0])
-            self.weight.copy_(blending_weights(drop, growth))
+            measured = torch.cat([held.availability > 0, torch.tensor([True])]).to(self.weight.device)
+            self.weight.fill_(1.0)
+            self.weight[measured] = blending_weights(drop[measured], growth[measured])
 
     def _train_alone(
         self, model: MultimodalModel, k: int, train: MultimodalDataset, held: MultimodalDataset
@@ -136,9 +147,10 @@ class GradientBlending(Objective):
         assert heads is not None
         device = self.weight.device
         optimizer = torch.optim.AdamW([*other.parameters(), *heads.parameters()], self.lr)
-        other.train()
+        other.train(), heads.train()
+        batches = -(-len(train) // self.batch_size)
         for _ in range(self.epochs):
-            for rows in torch.randperm(len(train)).split(self.batch_size):
+            for rows in torch.randperm(len(train)).tensor_split(batches):  # none of a single row, which norms refuse
                 optimizer.zero_grad()
                 loss = self._losses(other, heads, train.__getitems__(rows.tolist()).to(device))[k]
                 loss.backward()
@@ -150,12 +162,12 @@ class GradientBlending(Objective):
         """Mean losses over a data set in evaluation mode, each over the rows that have its modality."""
         assert heads is not None
         training = model.training
-        model.eval()
+        model.eval(), heads.eval()
         sums = torch.zeros_like(self.weight)
         for batch in data.batches(CHUNK):
             counts = torch.cat([batch.present.sum(0), torch.tensor([len(batch)])]).to(sums)
             sums += counts * self._losses(model, heads, batch.to(sums.device))
-        model.train(training)
+        model.train(training), heads.train(training)
         counts = torch.cat([data.availability, torch.tensor([len(data)])]).to(sums)
         return sums / counts.clamp(min=1)
 

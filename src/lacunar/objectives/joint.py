@@ -12,7 +12,13 @@ __all__ = ["Joint"]
 
 
 class Joint(Objective):
-    """The task loss on everything that each sample has: row (a) of Table 2 in MCE."""
+    """The task loss on everything that each sample has: row (a) of Table 2 in MCE.
+
+    For every task and for incomplete training data. One stage.
+
+    Args:
+        label_smoothing: see :class:`Objective`.
+    """
 
     def forward(self, model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
         return {"task": batch_mean(self.losses(model(batch), self._target(batch)))}

@@ -43,6 +43,8 @@ class MCE(Objective):
 
     All terms and the exact Shapley values read one encoder pass.
 
+    For every task and for incomplete training data. One stage, after the references are trained.
+
     Args:
         single: weight of the single-modality loss (Eq. 9); 0 leaves it out.
         subset: weight of the subset loss (Eq. 11); 0 leaves it out.
@@ -63,9 +65,11 @@ class MCE(Objective):
             lowered by shrinking them.
         score_mode: ``"reuse"`` scores the predictions of the training pass; ``"eval"`` computes them again with
             dropout off.
-        momentum: share of the last batch's B that is kept; useful at batch size 1.
+        momentum: share of the last B of a modality that is kept; useful at batch size 1. It starts from the first B,
+            and a batch in which nobody has the modality changes nothing.
         budget: subsets per sample and batch, drawn anew each time, the full set always among them; Shapley values
-            and losses are then unbiased estimates, at the cost of as many predictions. Every subset up to 6
+            and losses are then unbiased estimates (losses ratios of such, beyond 12 modalities), at the cost of as many
+            predictions. Every subset up to 6
             modalities and 16 beyond when None.
         memory: bound in megabytes for what completion, fusion and head keep for the backward pass; what does not
             fit is computed again.
@@ -118,7 +122,7 @@ class MCE(Objective):
         references: References | None = None,
         heads: Mapping[str, nn.Module] | None = None,
         variant: str = "paper",
-        label_smoothing: float = 0.0,
+        label_smoothing: float | None = None,
     ):
         super().__init__(label_smoothing)
         for name, weight in (("single", single), ("subset", subset), ("completion", completion)):
@@ -199,7 +203,8 @@ class MCE(Objective):
             )
         device = next(iter(model.parameters())).device
         self.register_buffer("availability_weight", self._availability(data).to(device))
-        self.register_buffer("learning_state", torch.zeros(len(data.names), device=device))
+        unknown = float("nan") if self.momentum else 0.0
+        self.register_buffer("learning_state", torch.full((len(data.names),), unknown, device=device))
         upper = torch.full((int(data.row.max()) + 1, len(data.names)), float("nan"))
         if self.references is not None:
             scores = self.references.scores(data)
@@ -338,8 +343,11 @@ class MCE(Objective):
             sums = total(torch.stack([gap.sum(0), present.sum(0).to(gap), phi.sum(0), upper.sum(0)]))
             state = learning_state(sums[0], sums[1])
             if self.momentum:
-                state = self.momentum * self.learning_state + (1 - self.momentum) * state
+                before = torch.where(self.learning_state.isnan(), state, self.learning_state)
+                smooth = self.momentum * before + (1 - self.momentum) * state
+                state = torch.where(sums[1] > 0, smooth, self.learning_state)
             self.learning_state.copy_(state)
+            state = state.nan_to_num()
             count = sums[1].clamp(min=1)
             self.diagnostics |= {"phi": sums[2] / count, "upper": sums[3] / count, "B": state, "count": sums[1]}
             return weight * state
@@ -364,23 +372,28 @@ class MCE(Objective):
     def shares(self, lattice: Lattice, pairs: Pairs, importance: Tensor, present: Tensor) -> Tensor:
         """What each pair counts in Eqs. 11 and 13, shape ``(P,)``; the shares of the global batch sum to 1.
 
-        A pair of subset S counts ``1 / (|S_batch| |N_S|)``. As each subset's pairs sum to ``1 / |S_batch|``, the
-        number of subsets is the sum of ``1 / |N_S|``, which sampled pairs estimate without bias.
+        A pair of subset S counts ``1 / (|S_batch| |N_S|)``. Beyond the size of a table the subsets of a batch are not
+        counted; there the shares of the pairs that were drawn are scaled to sum to 1.
         """
-        codes = gather_rows(lattice.encode(present))
-        own = lattice.encode(present)[pairs.rows]
+        codes, left_out = gather_rows(lattice.encode(present)), int(not self.include_full)
+
+        def feasible(subsets: Tensor) -> Tensor:
+            """How many rows of the global batch each subset is one of."""
+            inside = subsets & ~codes[:, None] == 0
+            return (inside & (subsets != codes[:, None]) if left_out else inside).sum(0)
+
         if self.subset_weighting == "sample":
-            subsets = 2.0 ** present.sum(1)[pairs.rows] - 1
-            share = importance / (subsets * len(codes))
+            subsets = 2.0 ** present.sum(1)[pairs.rows] - 1 - left_out
+            share = importance / (subsets * (lattice.size(codes) > left_out).sum()).clamp(min=1)
         elif lattice.M <= MAX_TABLE:
-            subsets = lattice.codes.to(codes.device)
-            feasible = (subsets & ~codes[:, None] == 0).sum(0)
-            share = importance / (feasible[pairs.codes] * (feasible[1:] > 0).sum())
+            rows = feasible(lattice.codes.to(codes.device))
+            share = importance / (rows[pairs.codes] * (rows[1:] > 0).sum()).clamp(min=1)
         else:
-            feasible = ((codes & pairs.codes[:, None]) == pairs.codes[:, None]).sum(1)
-            share = importance / feasible
-            share = share / total(share.sum())
-        return share if self.include_full else torch.where(pairs.codes == own, 0.0, share)
+            share = importance / feasible(pairs.codes).clamp(min=1)
+        if left_out:
+            share = torch.where(pairs.codes == lattice.encode(present)[pairs.rows], 0.0, share)
+        scaled = self.subset_weighting == "macro" and lattice.M > MAX_TABLE
+        return share / total(share.sum()).clamp(min=1e-12) if scaled else share
 
     def single_loss(self, model: MultimodalModel, features: Features, target: Tensor, factor: Tensor) -> Tensor:
         """Loss of the single-modality heads, summed over modalities (Eq. 9, a mean over the rows that have each)."""

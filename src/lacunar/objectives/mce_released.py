@@ -88,7 +88,7 @@ def released_terms(objective: MCE, model: MultimodalModel, batch: Batch) -> dict
     losses = objective.losses(result.output, target[part.rows])
 
     with torch.no_grad():
-        scores = features.h.new_zeros(len(batch), len(lattice))
+        scores = features.h.new_zeros(len(batch), len(lattice), dtype=torch.float32)
         scores[everything.rows, available] = _score(objective, release, full.output, target)
         scores[part.rows, part.codes] = _score(objective, release, result.output, target[part.rows])
         hits = total((scores * lattice.feasible(present)).sum(0))
@@ -156,5 +156,5 @@ def _score(objective: MCE, release: Release, output: Tensor, target: Tensor) -> 
     task = objective.task
     assert task is not None
     if release.score == "pixel" and task.kind == "segmentation":
-        return (output.argmax(1) == target).flatten(1).to(output.dtype).mean(1)
+        return (output.argmax(1) == target).flatten(1).float().mean(1)
     return task.score(output, target)

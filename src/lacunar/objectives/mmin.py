@@ -70,6 +70,9 @@ class MMIN(Objective):
 
     Where the release feeds zeros to an encoder or to the teacher, the features here are exact zeros.
 
+    For classification, several labels and numbers, with features that are vectors. Complete training data and two
+    stages where it is published, incomplete and one where it is reduced.
+
     Args:
         teacher: the published form.
         imagination: weight of the imagination term.
@@ -85,6 +88,8 @@ class MMIN(Objective):
 
     ranges: ClassVar[Ranges] = {"imagination": Between(0.5, 8.0, log=True), "cycle": Between(0.5, 4.0, log=True)}
 
+    task_kinds: ClassVar[frozenset[str]] = frozenset({"classification", "multilabel", "regression"})
+
     def __init__(
         self,
         teacher: bool = False,
@@ -92,7 +97,7 @@ class MMIN(Objective):
         cycle: float = 2.0,
         blocks: int = 5,
         pretraining: float = 0.25,
-        label_smoothing: float = 0.0,
+        label_smoothing: float | None = None,
     ):
         if not 0 < pretraining < 1:
             raise ConfigError(f"MMIN: pretraining: expected a share of the epochs in (0, 1), got {pretraining}.")

@@ -22,6 +22,8 @@ class ModalityDropout(Objective):
     Each present modality is dropped with the same probability, and a sample that would lose all keeps one of them,
     drawn evenly. Dropped rows never reach an encoder.
 
+    For every task and for incomplete training data. One stage.
+
     Args:
         rate: probability that a present modality is dropped.
         label_smoothing: see :class:`Objective`.
@@ -32,7 +34,7 @@ class ModalityDropout(Objective):
 
     ranges: ClassVar[Ranges] = {"rate": Between(0.1, 0.8)}
 
-    def __init__(self, rate: float = 0.5, label_smoothing: float = 0.0):
+    def __init__(self, rate: float = 0.5, label_smoothing: float | None = None):
         super().__init__(label_smoothing)
         if not 0 <= rate < 1:
             raise ConfigError(f"ModalityDropout: expected a rate in [0, 1), got {rate}.")

@@ -23,14 +23,17 @@ __all__ = ["OGM", "alone"]
 class OGM(Objective):
     r"""OGM-GE: gradients of leading encoders are scaled down, and noise makes up for what they lose.
 
-    ``s_m`` is the mean confidence in the truth, ``exp(-loss)``, of the model when it sees only modality m, over the
-    rows that have m; ``rho_m = s_m / mean of the others' s``. After the backward pass the gradients of encoder m are
-    multiplied by ``k_m = 1 - tanh(strength * rho_m)`` where ``rho_m > 1`` and left alone otherwise; with ``noise``
-    they get Gaussian noise of their own standard deviation.
+    ``s_m`` is the mean confidence in the truth of the model when it sees only modality m, over the rows that have m:
+    the probability of the true class, or ``exp(-loss)`` in tasks without one class for each sample;
+    ``rho_m = s_m / mean of the others' s``. After the backward pass the gradients of encoder m are multiplied by
+    ``k_m = 1 - tanh(strength * rho_m)`` where ``rho_m > 1`` and left alone otherwise; with ``noise`` they get Gaussian
+    noise of their own standard deviation.
 
     The published method reads ``W_m z_m + b / 2`` from a linear layer on concatenated features. Seeing m alone gives
     ``W_m z_m + b`` there, and is defined for every fusion and head. The release modulates only convolutions; here
     every weight with more than one axis is. An optimiser that normalises gradients undoes much of a steady scale.
+
+    For every task and for incomplete training data, of two modalities or more. Stages: modulated, then plain.
 
     Args:
         strength: alpha of the paper, above 0; it used .1 to .8.
@@ -49,7 +52,9 @@ class OGM(Objective):
 
     coefficient: Tensor
 
-    def __init__(self, strength: float = 0.3, noise: bool = True, share: float = 0.5, label_smoothing: float = 0.0):
+    def __init__(
+        self, strength: float = 0.3, noise: bool = True, share: float = 0.5, label_smoothing: float | None = None
+    ):
         if not 0 < share <= 1:
             raise ConfigError(f"OGM: share: expected a share of the epochs in (0, 1], got {share}.")
         if not strength > 0:
@@ -84,17 +89,24 @@ class OGM(Objective):
     @torch.no_grad()
     def _compare(self, model: MultimodalModel, features: Features, target: Tensor) -> None:
         pairs, which = alone(features)
-        sure = torch.exp(-self.losses(model.predict(features, pairs), target[pairs.rows]))
+        sure = self._confidence(model.predict(features, pairs), target[pairs.rows])
         sums = torch.zeros(2, features.present.shape[1], device=sure.device, dtype=sure.dtype)
         sums[0].index_add_(0, which, sure)
         sums[1].index_add_(0, which, torch.ones_like(sure))
         sums = total(sums)
         there = sums[1] > 0
         confidence = sums[0] / sums[1].clamp(min=1)
-        others = (confidence.sum() - confidence) / (there.sum() - there.to(sums.dtype)).clamp(min=1)
-        rho = torch.where(there & (others > 0), confidence / others.clamp(min=1e-12), 1.0)
+        partners = there.sum() - there.to(sums.dtype)
+        others = (confidence.sum() - confidence) / partners.clamp(min=1)
+        rho = torch.where(there & (partners > 0), confidence / others.clamp(min=1e-12), 1.0)
         self.coefficient.copy_(torch.where(rho > 1, 1 - torch.tanh(self.strength * rho), 1.0))
         self.diagnostics = {"confidence": confidence, "rho": rho, "coefficient": self.coefficient.clone()}
+
+    def _confidence(self, output: Tensor, target: Tensor) -> Tensor:
+        assert self.task is not None
+        if self.task.kind == "classification":  # its loss may be smoothed or weighted by class
+            return self.task.probabilities(output).gather(1, target[:, None]).squeeze(1)
+        return torch.exp(-self.task.loss(output, target, smoothing=0.0))
 
     def after_backward(self, model: MultimodalModel) -> None:
         for coefficient, (_, encoder) in zip(self.coefficient.tolist(), model.named_encoders()):
@@ -103,7 +115,7 @@ class OGM(Objective):
             for parameter in encoder.parameters():
                 if parameter.grad is None or parameter.ndim < 2:
                     continue
-                spread = parameter.grad.std() if self.noise else None
+                spread = parameter.grad.std() if self.noise and parameter.numel() > 1 else None
                 parameter.grad.mul_(coefficient)
                 if spread is not None:
                     parameter.grad.add_(torch.randn_like(parameter.grad) * spread)

@@ -34,14 +34,17 @@ class PASSION(Objective):
 
     ``L_sep`` is the task loss of one head shared by all modalities, on a modality's own features; ``L_kl`` the
     divergence of softened predictions; ``L_pro`` the squared difference of cosine similarities to class prototypes
-    between student and teacher, whose mean absolute value ``d_m`` is the distance of m to the teacher.
-    ``k_m = 1`` where m lags within the batch, ``sum_n (d[n,m] / mean d[n] - 1) > 0``; ``b_m`` moves once an epoch
-    with the relative distances and is clamped to [.1, 4] and scaled to norm sqrt(M). A sample with a single modality
-    is its own teacher and prefers nothing.
+    between student and teacher, whose mean absolute value ``d_m``, over classes that are there, is the distance of m to
+    the teacher. ``k_m = 1`` where m lags within the batch, ``sum_n (d[n,m] / mean d[n] - 1) > 0``; ``b_m`` moves once
+    an epoch with the relative distances and is clamped to [.1, 4] and scaled to norm sqrt(M). A sample with a single
+    modality is its own teacher and prefers nothing. Losses are means over the batch to which a sample without m adds
+    nothing, as at the published batch size of 1: ``w_m`` then makes modalities count alike, however rare they are.
 
     The original segments volumes; there, prototypes are class means over the voxels of a sample. For classes of
-    whole samples they are class means over the batch. Its deep supervision has no counterpart in a model with one
-    output. Weighted cross-entropy and Dice give way to the task's loss.
+    whole samples they are class means over the rows of the batch that have m. Its deep supervision has no counterpart
+    in a model with one output. Weighted cross-entropy and Dice give way to the task's loss.
+
+    For classification and label maps, with incomplete training data, of two modalities or more. One stage.
 
     Args:
         separate: weight of the shared single-modality head's loss.
@@ -76,7 +79,7 @@ class PASSION(Objective):
         temperature: float = 4.0,
         rate: float = 0.01,
         period: int = 100,
-        label_smoothing: float = 0.0,
+        label_smoothing: float | None = None,
     ):
         super().__init__(label_smoothing)
         named = {"separate": separate, "distill": distill, "prototypes": prototypes, "rate": rate}
@@ -116,22 +119,23 @@ class PASSION(Objective):
         result = model.decode(features, pairs)
         terms = {"task": batch_mean(self.losses(result.output[:B], target))}
         students, teacher = result.output[B:], result.output[:B].detach()[rows]
-        similar = prototype_similarity(result.fused[:B].detach(), target, None, self._classes)
-        mine = prototype_similarity(result.fused[B:], target[rows], which, self._classes)
-        gap = mine - similar[rows]
-        distance = gap.detach().abs().flatten(1).mean(1)
+        # Of the same rows on both sides: a modality is not behind for being rare.
+        theirs, _ = prototype_similarity(result.fused[:B].detach()[rows], target[rows], which, self._classes)
+        mine, known = prototype_similarity(result.fused[B:], target[rows], which, self._classes)
+        gap = mine - theirs
+        distance = _over_classes(gap.detach().abs(), known)
         lags = self._lags(distance, rows, which, features.present)
         weight = self.balance * self.rate_weight
         if self.separate > 0:
             assert self.head is not None
             own, owner = features.present.T.nonzero(as_tuple=True)
             losses = self.losses(self.head(features.h[owner, own]), target[owner])
-            terms["separate"] = self.separate * _weighted(losses, own, lags * weight, M)
+            terms["separate"] = self.separate * _summed(losses, own, owner, lags * weight, B)
         if self.distill > 0:
-            terms["distill"] = self.distill * _weighted(self.divergence(students, teacher), which, weight, M)
+            terms["distill"] = self.distill * _summed(self.divergence(students, teacher), which, rows, weight, B)
         if self.prototypes > 0:
-            squared = gap.square().flatten(1).mean(1)
-            terms["prototypes"] = self.prototypes * _weighted(squared, which, lags * self.rate_weight, M)
+            squared = _over_classes(gap.square(), known)
+            terms["prototypes"] = self.prototypes * _summed(squared, which, rows, lags * self.rate_weight, B)
         self._note(distance, which, lags, M)
         return terms
 
@@ -185,40 +189,48 @@ class PASSION(Objective):
         return f"separate={self.separate}, distill={self.distill}, prototypes={self.prototypes}"
 
 
-def _weighted(losses: Tensor, which: Tensor, weight: Tensor, M: int) -> Tensor:
-    """Sum over modalities of their weight times the mean loss of their rows; 0 for those without rows."""
-    return torch.stack([weight[m] * batch_mean(losses[which == m]) for m in range(M)]).sum()
+def _summed(losses: Tensor, which: Tensor, rows: Tensor, weight: Tensor, B: int) -> Tensor:
+    """Mean over the batch of each sample's weighted losses, summed over what it has; a sample without m counts 0."""
+    return batch_mean(losses.new_zeros(B).index_add(0, rows, weight[which].to(losses.dtype) * losses))
 
 
-def prototype_similarity(fused: Tensor, target: Tensor, which: Tensor | None, classes: int) -> Tensor:
+def _over_classes(values: Tensor, known: Tensor) -> Tensor:
+    """Mean over positions and the classes that have a prototype: ``(P, K, ...)`` to ``(P,)``."""
+    each = values.flatten(2).mean(2) if values.ndim > 2 else values
+    return (each * known).sum(1) / known.sum(1).clamp(min=1)
+
+
+def prototype_similarity(fused: Tensor, target: Tensor, which: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Cosine similarity of every sample (or position) to the class prototypes, 0 for classes without one.
 
     Prototypes are class means: over the samples of the batch for features ``(P, F)``, apart for each modality; over
     the positions of each sample for features in space ``(P, F, *spatial)``.
 
     Args:
-        fused: features of P predictions.
+        fused: features of P predictions; those of whole samples are averaged over space.
         target: classes ``(P,)``, or label maps ``(P, *larger spatial)``.
-        which: modality that each prediction is from, ``(P,)``; None when all are from everything.
+        which: modality that each prediction is for, ``(P,)``.
         classes: their number K.
 
     Returns:
-        ``(P, K)`` or ``(P, K, *spatial)``.
+        Similarities ``(P, K)`` or ``(P, K, *spatial)``, and whether each class has a prototype there, ``(P, K)``.
     """
-    if fused.ndim > 2:
+    if target.ndim > 1:
         small = nn.functional.interpolate(target[:, None].to(fused.dtype), size=fused.shape[2:], mode="nearest")
         member = nn.functional.one_hot(small[:, 0].long().flatten(1), classes).to(fused.dtype)  # (P, V, K)
         flat = fused.flatten(2)  # (P, F, V)
-        means = flat @ member / member.sum(1, keepdim=True).clamp(min=1)  # (P, F, K)
+        counts = member.sum(1)  # (P, K)
+        means = flat @ member / counts[:, None].clamp(min=1)  # (P, F, K)
         similarity = torch.einsum("pfv,pfk->pkv", _unit(flat, 1), _unit(means, 1))
-        return similarity.unflatten(2, fused.shape[2:])
-    group = torch.zeros_like(target) if which is None else which
-    groups = int(group.max()) + 1 if len(group) else 1
-    cell = group * classes + target
+        return similarity.unflatten(2, fused.shape[2:]), counts > 0
+    fused = fused.flatten(2).mean(2) if fused.ndim > 2 else fused
+    groups = int(which.max()) + 1 if len(which) else 1
+    cell = which * classes + target
     sums = fused.new_zeros(groups * classes, fused.shape[1]).index_add(0, cell, fused)
     counts = fused.new_zeros(groups * classes).index_add(0, cell, fused.new_ones(len(cell)))
     means = (sums / counts.clamp(min=1)[:, None]).view(groups, classes, -1)
-    return torch.einsum("pf,pkf->pk", _unit(fused, 1), _unit(means, 2)[group])
+    known = counts.view(groups, classes)[which] > 0
+    return torch.einsum("pf,pkf->pk", _unit(fused, 1), _unit(means, 2)[which]), known
 
 
 def _unit(x: Tensor, dim: int) -> Tensor:

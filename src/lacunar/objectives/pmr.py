@@ -31,9 +31,13 @@ class PMR(Objective):
     ``task + weight * sum_m clip(1 / rho_m - 1, 0, 1) * mean_n(-log p[n, m, y_n])``, and in the first epochs minus
     ``entropy * (largest coefficient) * mean_n H(p[n, leader])``, which slows the leader down. For two modalities
     this is the published soft switch. Means run over the rows that have the modality.
+    The port of PMR to label maps that exists in other code is not here.
 
     Prototypes are class means of the features, in evaluation mode, once an epoch, over a part of the training rows;
     a class without a row keeps the prototype it had.
+
+    For classification, with incomplete training data, of two modalities or more. Stages: with the entropy term (none as
+    released), rebalanced, and plain for the last third of the epochs.
 
     Args:
         weight: alpha of the paper.
@@ -67,7 +71,7 @@ class PMR(Objective):
         momentum: float = 0.2,
         part: float = 0.1,
         variant: Literal["paper", "released"] = "paper",
-        label_smoothing: float = 0.0,
+        label_smoothing: float | None = None,
     ):
         if variant not in ("paper", "released"):
             raise ConfigError(f"PMR: unknown variant {variant!r}.{did_you_mean(variant, ('paper', 'released'))}")
@@ -131,7 +135,7 @@ class PMR(Objective):
         codes = available_codes(model.lattice, batch, features.present)
         rows = torch.arange(len(batch), device=batch.device)
         terms = {"task": batch_mean(self.losses(model.predict(features, Pairs(rows, codes)), target))}
-        if self.stage.name == "plain" or self.weight == 0:
+        if self.stage.name == "plain" or (self.weight == 0 and self.entropy == 0):
             return terms
         log_p = self.log_probabilities(features)  # (B, M, K)
         truth = log_p.gather(2, target[:, None, None].expand(-1, log_p.shape[1], 1)).squeeze(2)
@@ -143,7 +147,7 @@ class PMR(Objective):
         if self.stage.name == "entropy" and self.entropy > 0:
             own = features.present[:, leader]
             surprise = torch.where(self.known[leader], -(log_p[:, leader].exp() * log_p[:, leader]), 0.0).sum(1)
-            terms["entropy"] = -self.weight * self.entropy * coefficient.max() * batch_mean(surprise[own])
+            terms["entropy"] = -self.entropy * coefficient.max() * batch_mean(surprise[own])
         return terms
 
     def log_probabilities(self, features: Features) -> Tensor:

@@ -46,7 +46,8 @@ class VariationalImputer(Configurable):
             [nn.Sequential(nn.Sigmoid(), nn.Linear(features, 2 * features)) for _ in range(modalities)]
         )
         width = features * (modalities - 1)
-        self.imputers = nn.ModuleList([ResidualCascade(width, blocks=blocks) for _ in range(modalities)])
+        hidden = [max(2, width // part) for part in (1, 2, 4)]  # 256, 128 and 64 of the published 256
+        self.imputers = nn.ModuleList([ResidualCascade(width, hidden, blocks) for _ in range(modalities)])
         self.outputs = nn.ModuleList([ChannelMLP([width, features]) for _ in range(modalities)])
 
     def represent(self, h: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,7 +59,7 @@ class VariationalImputer(Configurable):
             noisy = self.training or self.sample_at_test
             z = mu + torch.exp(logvar / 2) * torch.randn_like(mu) if noisy else mu
             place = rows, rows.new_tensor(m)
-            tables = [table.index_put(place, value) for table, value in zip(tables, (z, mu, logvar))]
+            tables = [table.index_put(place, value.to(h.dtype)) for table, value in zip(tables, (z, mu, logvar))]
         return tables[0], tables[1], tables[2]
 
     def impute(self, z: Tensor) -> Tensor:
@@ -87,6 +88,9 @@ class RedCore(Objective):
     Weights, running errors, eta's clock: all in the ``state_dict`` (the release loses them on resuming). Running
     errors hold no graph.
 
+    For classification, several labels and numbers, with incomplete training data of two modalities or more whose
+    features are vectors. One stage.
+
     Args:
         kl: lambda of the paper.
         reconstruction: weight of the imputation error. It sums over features, so it depends on their number: 128 in
@@ -112,7 +116,8 @@ class RedCore(Objective):
     beta: Tensor
     error: Tensor
     batches: Tensor
-    EVERY, FLOOR, GROWTH, PERIOD = 3, 0.1, 1.5, 500
+    #: The last is where eta stops growing: far beyond what moves beta, and before numbers overflow.
+    EVERY, FLOOR, GROWTH, PERIOD, MOST = 3, 0.1, 1.5, 500, 60
 
     def __init__(
         self,
@@ -123,7 +128,7 @@ class RedCore(Objective):
         smoothing: float = 0.7,
         blocks: int = 5,
         sample_at_test: bool = False,
-        label_smoothing: float = 0.0,
+        label_smoothing: float | None = None,
     ):
         super().__init__(label_smoothing)
         for name, value in (("kl", kl), ("reconstruction", reconstruction), ("single", single), ("rate", rate)):
@@ -187,9 +192,11 @@ class RedCore(Objective):
             errors = total(errors) / torch.distributed.get_world_size()
         old = torch.where(self.error > 0, self.error, errors)  # nothing is known before the first batch
         self.error.copy_(torch.where(met, (1 - self.smoothing) * old + self.smoothing * errors, self.error))
-        mean = self.error.mean().clamp(min=1e-12)
-        advantage = (mean - self.error) / mean
-        eta = self.rate * self.GROWTH ** (1 + int(self.batches) // self.PERIOD)
+        known = self.error > 0
+        mean = (self.error.sum() / known.sum().clamp(min=1)).clamp(min=1e-12)
+        # A modality that nobody has had so far is neither ahead nor behind.
+        advantage = torch.where(known, (mean - self.error) / mean, 0.0)
+        eta = self.rate * self.GROWTH ** min(1 + int(self.batches) // self.PERIOD, self.MOST)
         if int(self.batches) % self.EVERY == 0:
             raised = (self.beta - eta * advantage).clamp(min=self.FLOOR)
             self.beta.copy_(raised / raised.norm())

@@ -13,13 +13,16 @@ from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, did_you_mean
 from lacunar.lattice import MAX_TABLE
-from lacunar.models.multimodal import MultimodalModel
+from lacunar.models.multimodal import MultimodalModel, SubsetOutput
 from lacunar.objectives.base import Objective, Stage, batch_mean
 from lacunar.objectives.ranges import Between, OneOf, Ranges
+from lacunar.tasks import Task
 
 __all__ = ["Resampling", "copies_of", "sample_values"]
 
 CHUNK = 256
+#: Megabytes that predictions for several subsets may take at a time: outputs may be label maps.
+MEMORY = 256.0
 #: Contributions below these get one, two and three copies; the ideal is 1.
 THRESHOLDS = (1.0, 0.4, -0.1)
 
@@ -36,6 +39,8 @@ class Resampling(Objective):
 
     The published release zeroes the other modalities' features; here they are absent, which is the same. Only
     modalities that a sample has are valued and copied.
+
+    For every task and for incomplete training data, of 2 to 12 modalities. Stages: warm-up, then resampled.
 
     Args:
         level: ``"sample"`` or ``"modality"``.
@@ -66,7 +71,7 @@ class Resampling(Objective):
         strength: float = 0.5,
         part: float = 0.2,
         keep_size: bool = False,
-        label_smoothing: float = 0.0,
+        label_smoothing: float | None = None,
     ):
         if not 0 <= warmup < 1:
             raise ConfigError(f"Resampling: warmup: expected a share of the epochs in [0, 1), got {warmup}.")
@@ -107,7 +112,7 @@ class Resampling(Objective):
             some = data.select(rows)
             phi = sample_values(self, model, some)
             mean = self._note(phi, some.present)
-            copies = self._copies_by_modality(mean, data)
+            copies = self._copies_by_modality(mean, some.present.any(0), data)
         self.copies.copy_(copies)
 
     def _note(self, phi: Tensor, present: Tensor) -> Tensor:
@@ -115,9 +120,9 @@ class Resampling(Objective):
         self.contribution.copy_(mean)
         return mean
 
-    def _copies_by_modality(self, mean: Tensor, data: MultimodalDataset) -> Tensor:
-        gap = 1 - mean
-        weak = int(gap.argmax())
+    def _copies_by_modality(self, mean: Tensor, valued: Tensor, data: MultimodalDataset) -> Tensor:
+        gap = (1 - mean)[valued]
+        weak = int(valued.nonzero().squeeze(1)[gap.argmax()])
         chance = self.strength * float(gap.max() - gap.min()) * 2 / 3
         have = data.present[:, weak].nonzero().squeeze(1)
         copies = torch.zeros_like(self.copies, device="cpu")
@@ -152,11 +157,18 @@ def sample_values(objective: Objective, model: MultimodalModel, data: Multimodal
     training = model.training
     model.eval()
     device = next(iter(model.parameters())).device
-    lattice, found = model.lattice, []
+    lattice, found, chunk = model.lattice, [], None
     for start in range(0, len(data), CHUNK):
         batch = data.__getitems__(range(start, min(start + CHUNK, len(data)))).to(device)
         pairs = lattice.pairs(batch.present)
-        scores = objective.task.score(model.predict(model.encode(batch), pairs), objective._target(batch)[pairs.rows])
+        features, target = model.encode(batch), objective._target(batch)
+
+        def score(result: SubsetOutput, task: Task = objective.task, target: Tensor = target) -> tuple[Tensor]:
+            return (task.score(result.output, target[result.pairs.rows]),)
+
+        if chunk is None:
+            chunk = model.pairs_within(features, MEMORY, score, most=64)
+        (scores,) = model.read(features, pairs, score, chunk)
         values = scores.new_zeros(len(batch), len(lattice))
         values[pairs.rows, pairs.codes] = scores * lattice.size(pairs.codes)
         found.append(lattice.shapley(values, batch.present).cpu())

@@ -50,8 +50,9 @@ class SharedSpecific(Configurable):
         for m, encoder in enumerate(self.specific):
             rows = present[:, m].nonzero().squeeze(1)
             own = h[rows, m]
-            shared = shared.index_put((rows, rows.new_tensor(m)), self.shared(own))
-            specific = specific.index_put((rows, rows.new_tensor(m)), encoder(own))
+            place = rows, rows.new_tensor(m)
+            shared = shared.index_put(place, self.shared(own).to(h.dtype))
+            specific = specific.index_put(place, encoder(own).to(h.dtype))
         return shared, specific
 
     def join(self, shared: Tensor, specific: Tensor, present: Tensor) -> Tensor:
@@ -74,13 +75,17 @@ class ShaSpec(Objective):
     r"""ShaSpec: shared-specific feature modelling, trained on random subsets of what each sample has.
 
     ``L = task + alignment * L_dao + domain * L_dco``: shared views of different modalities are drawn together (mean
-    L1 distance over pairs of available modalities), and specific views must tell which modality they come from. A
-    first stage trains on everything present, the second on random subsets (a uniform number of modalities, then a
-    uniform subset of that size). Both losses leave out what a sample lacks; the release applies them to zeros too.
+    L1 distance over the rows that have both of a pair, summed over pairs), and specific views must tell which modality
+    they come from. A first stage trains on everything present, the second on random subsets (a uniform number of
+    modalities, then a uniform subset of that size). Both losses leave out what a sample lacks; the release applies
+    them to zeros too.
 
     The original was published for volumes, with convolutional encoders of its own; here the shared and specific
     encoders are layers on the features of the model's encoders, at every position of space. The domain classifier
     reads specific views averaged over space.
+
+    For every task, label maps included, and for incomplete training data, of two modalities or more. Stages:
+    everything present, then random subsets.
 
     Args:
         alignment: alpha of the paper.
@@ -103,7 +108,7 @@ class ShaSpec(Objective):
         domain: float = 0.02,
         warmup: float = 0.3,
         variant: Literal["paper", "released"] = "paper",
-        label_smoothing: float = 0.0,
+        label_smoothing: float | None = None,
     ):
         if not 0 <= warmup < 1:
             raise ConfigError(f"ShaSpec: warmup: expected a share of the epochs in [0, 1), got {warmup}.")
@@ -166,8 +171,8 @@ class ShaSpec(Objective):
         distances = []
         for i, j in pairs:
             both = present[:, i] & present[:, j]
-            distances.append((shared[both, i] - shared[both, j]).abs().flatten(1).mean(1))
-        return batch_mean(torch.cat(distances))
+            distances.append(batch_mean((shared[both, i] - shared[both, j]).abs().flatten(1).mean(1)))
+        return torch.stack(distances).sum()
 
     def extra_repr(self) -> str:
         return f"alignment={self.alignment}, domain={self.domain}, variant={self.variant!r}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
@@ -19,7 +20,9 @@ from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, Stage, available_codes, batch_mean
 from lacunar.objectives.features import feature_width, refuse_space
+from lacunar.objectives.patterns import random_patterns
 from lacunar.objectives.ranges import Between, Ranges
+from lacunar.parallel import total
 
 __all__ = ["SMIL", "MetaFusion"]
 
@@ -110,7 +113,12 @@ class SMIL(Objective):
     modality that no incomplete row has, as it gets no gradient there.
 
     The original knows one modality that is always there and one that may be missing; here any may be missing, and
-    the imputer reads whatever is there. It needs some training rows that are complete.
+    the imputer reads whatever is there. It needs some training rows that are complete; where a batch has no incomplete
+    row, the inner step is on its complete ones, and what is hidden of them is drawn. With several processes each takes
+    its inner step on its own rows.
+
+    For classification, several labels and numbers, with incomplete training data of two modalities or more whose
+    features are vectors. Stages: preparation, which selects nothing, then meta-learning.
 
     Args:
         prototypes: K-means centres of each modality; fewer when there are fewer complete rows.
@@ -138,7 +146,7 @@ class SMIL(Objective):
         second_order: bool = True,
         hidden: int = 64,
         preparing: float = 0.3,
-        label_smoothing: float = 0.0,
+        label_smoothing: float | None = None,
     ):
         if not 0 < preparing < 1:
             raise ConfigError(f"SMIL: preparing: expected a share of the epochs in (0, 1), got {preparing}.")
@@ -222,21 +230,23 @@ class SMIL(Objective):
         complete = batch.present.all(1)
         some, whole = _rows(batch, ~complete), _rows(batch, complete)
         traced = _Traced(predictor)
-        if len(whole) == 0 or len(some) == 0:  # nothing to compare with
+        here = total(torch.stack([len(complete) - complete.sum(), complete.sum()]))  # alike in every process
+        if here[1] == 0:  # nothing to compare with
             return {"task": batch_mean(self.losses(traced(batch)[0], self._target(batch)))}
+        some = some if here[0] > 0 else whole
         idle = _idle(predictor, some)
         slow = {
             name: p for name, p in traced.named_parameters() if p.requires_grad and p not in idle and not _imputes(name)
         }
-        # Recurrent layers have a second derivative only outside the fused kernels of a GPU.
-        with torch.backends.cudnn.flags(enabled=False):
+        # Recurrent layers and attention have a second derivative only outside the fused kernels.
+        with torch.backends.cudnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
             inner = batch_mean(self.losses(traced(some)[0], self._target(some)))
             gradients = torch.autograd.grad(
                 inner, list(slow.values()), create_graph=self.second_order, retain_graph=True, allow_unused=True
             )
             step = self.inner_lr * 0.1 ** (int(self.batches) // 1000)
             fast = {n: p if g is None else p - step * g for (n, p), g in zip(slow.items(), gradients)}
-            hidden = whole.hide(some.present[torch.randint(len(some), (len(whole),), device=batch.device)])
+            hidden = whole.hide(self._patterns(some, whole))
             output, u, a = functional_call(traced, fast, (hidden,))
             _, true_u, true_a = functional_call(traced, fast, (whole,))
         if self.training:
@@ -246,6 +256,12 @@ class SMIL(Objective):
             error = (u - true_u).square().mean(1) + (a - true_a).square().mean(1)
             terms["match"] = self.match * batch_mean(error)
         return terms
+
+    def _patterns(self, some: Batch, whole: Batch) -> Tensor:
+        """What is shown of the complete rows: as much as of incomplete ones, or anything where there are none."""
+        if len(some) == 0 or bool(some.present.all()):
+            return random_patterns(whole.present, everything=False)
+        return some.present[torch.randint(len(some), (len(whole),), device=whole.device)]
 
     def extra_repr(self) -> str:
         return f"prototypes={self.prototypes}, match={self.match}, second_order={self.second_order}"

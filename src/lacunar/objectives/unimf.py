@@ -223,6 +223,8 @@ class UniMF(Objective):
     tokens. Features are taken as constants by the translation loss: encoders that are trained on it could make it
     vanish by collapsing.
 
+    For classification, several labels and numbers, with incomplete training data whose features are vectors. One stage.
+
     Args:
         translation: weight of the translation loss.
         tokens: tokens of a modality.
@@ -251,7 +253,7 @@ class UniMF(Objective):
         width: int = 32,
         layers: int = 2,
         dropout: float = 0.1,
-        label_smoothing: float = 0.0,
+        label_smoothing: float | None = None,
     ):
         super().__init__(label_smoothing)
         if not translation >= 0 or not 0 <= dropout < 1:

@@ -44,7 +44,7 @@ class RandomSubsets(Objective):
         label_smoothing: see :class:`lacunar.Objective`.
     """
 
-    def __init__(self, subsets: int = 2, label_smoothing: float = 0.0):
+    def __init__(self, subsets: int = 2, label_smoothing: float | None = None):
         super().__init__(label_smoothing)
         if isinstance(subsets, bool) or not isinstance(subsets, int) or subsets < 1:
             raise ConfigError(f"RandomSubsets: expected at least 1 subset per sample, got {subsets!r}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,7 +37,7 @@ class ObjectiveModule(pl.LightningModule):
         lr: highest learning rate.
         weight_decay: of weight matrices; norms, biases and positions have none.
         schedule: ``"one-cycle"``, ``"cosine"`` or ``"constant"``.
-        total_steps: steps of the optimiser in the whole run.
+        total_steps: steps of the optimiser in a run on all of ``data``, which the schedule is made for.
         batch_size: samples in a batch, over all processes.
         seed: of the run.
         num_workers: processes that load batches.
@@ -65,7 +66,7 @@ class ObjectiveModule(pl.LightningModule):
         self.num_workers, self.fused = num_workers, fused
         self.run_log: RunLog | None = None
         self.batches_seen = 0
-        self._prepared, self._ended = -1, False
+        self._prepared, self._batch, self._ended = -1, 0, False
         self._samples = data
 
     def prepare(self) -> tuple[int, MultimodalDataset]:
@@ -107,6 +108,7 @@ class ObjectiveModule(pl.LightningModule):
         return batch if batch.device == device else batch.to(device, non_blocking=True)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self._batch = batch_idx
         reseed(self.device, self.seed, "step", self._prepared, batch_idx, self.trainer.global_rank)
         terms = self.objective(self.model, batch)
         loss = torch.stack(list(terms.values())).sum()
@@ -119,6 +121,8 @@ class ObjectiveModule(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # Without the rank: the gradients are those of all processes already, and must stay alike.
+        reseed(self.device, self.seed, "gradients", self._prepared, self._batch)
         self.objective.after_backward(self.model)
 
     def configure_optimizers(self) -> Any:
@@ -130,8 +134,12 @@ class ObjectiveModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        # An objective that enlarges its training set makes more steps than the schedule was made for.
-        if scheduler.last_epoch < self.total_steps - 1:
+        # By how much of the training is over: an objective's own training set may make more steps an epoch, or fewer.
+        accumulate = self.trainer.accumulate_grad_batches
+        steps = math.ceil(self.trainer.num_training_batches / accumulate)
+        over = self._prepared + math.ceil((self._batch + 1) / accumulate) / steps
+        due = min(round(self.total_steps * over / (self.trainer.max_epochs or 1)), self.total_steps - 1)
+        while scheduler.last_epoch < due:
             scheduler.step()
 
 

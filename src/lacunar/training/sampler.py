@@ -14,7 +14,7 @@ from lacunar.data.dataset import MultimodalDataset
 __all__ = ["EpochLoader", "GlobalBatches", "derive_seed", "reseed"]
 
 #: What a derived seed is for; part of the key, so that no two streams of random numbers coincide.
-STREAMS = {"order": 0, "step": 1, "epoch start": 2, "epoch end": 3, "setup": 4}
+STREAMS = {"order": 0, "step": 1, "epoch start": 2, "epoch end": 3, "setup": 4, "gradients": 5}
 
 
 def derive_seed(seed: int, stream: str, *position: int) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch.distributed as dist
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from lacunar.errors import ConfigError, RunError
@@ -122,7 +123,7 @@ class Training:
         fixed = type(self.module.objective).training_set is Objective.training_set
         began_here = not dist.is_initialized()
         trainer = pl.Trainer(
-            accelerator=options.accelerator, devices=options.devices, strategy=options.strategy,
+            accelerator=options.accelerator, devices=options.devices, strategy=self._strategy(),
             precision=options.precision,  # type: ignore[arg-type]
             max_epochs=options.max_epochs, accumulate_grad_batches=options.accumulate,
             gradient_clip_val=options.gradient_clip,
@@ -134,6 +135,16 @@ class Training:
         )  # fmt: skip
         with _interrupts(self.keeper, folder), _one_group(began_here):
             trainer.fit(self.module, ckpt_path=None if content is None else folder.checkpoint)  # type: ignore[union-attr]
+
+    def _strategy(self) -> str:
+        """Several processes must not wait for gradients of the parts that a method has put its own in the place of."""
+        asked = self.options.strategy
+        whole = type(self.module.objective).build is Objective.build
+        if whole or asked not in ("auto", "ddp") or str(self.options.devices) == "1":
+            return asked
+        found = check_device(self.options)
+        several = isinstance(found.strategy, DDPStrategy) and found.world_size > 1
+        return "ddp_find_unused_parameters_true" if several else asked
 
     def _trained(self) -> None:
         selection = self.keeper.selection
@@ -175,10 +186,10 @@ class Training:
         return Validator(self.data.val, size, self.options.seed, rank, world, self.num_workers)
 
 
-def check_device(options: TrainingOptions) -> None:
+def check_device(options: TrainingOptions) -> pl.Trainer:
     """Ask Lightning now, before anything is written or trained, whether it can compute as it is told to."""
     try:
-        pl.Trainer(
+        return pl.Trainer(
             accelerator=options.accelerator, devices=options.devices, strategy=options.strategy,
             precision=options.precision,  # type: ignore[arg-type]
             logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
