@@ -13,6 +13,7 @@ from lacunar.errors import ConfigError, DataError
 from lacunar.sklearn import ModalityFrame, MultimodalClassifier, MultimodalRegressor
 
 QUICK = {"objective": "Joint", "max_epochs": 4, "batch_size": 16, "lr": 1e-2}
+ONCE = QUICK | {"max_epochs": 1}
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,7 @@ def test_dictionaries_arrays_and_two_levels_say_the_same(world, fitted):
     )
     by_level = MultimodalClassifier(**QUICK).fit(levels, y)
     np.testing.assert_allclose(by_level.predict_proba(levels), expected, atol=1e-5)
+    np.testing.assert_array_equal(by_level.predict_proba(levels[["b", "a"]]), by_level.predict_proba(levels))
 
 
 def test_none_is_absent_and_a_modality_may_be_left_out_at_prediction(world):
@@ -132,6 +134,86 @@ def test_text_levels_are_those_of_training():
     np.testing.assert_allclose(model.predict_proba(one), model.predict_proba(table)[one.index], atol=1e-6)
 
 
+def test_two_levels_hold_what_flat_columns_hold(world):
+    a, b, y = world
+    flat = frame_of(a, b).convert_dtypes().assign(c_kind=np.where(y == "no", "red", "blue"))  # pd.NA, and text
+    levels = flat.set_axis(pd.MultiIndex.from_tuples([tuple(name.split("_")) for name in flat]), axis=1)
+    np.testing.assert_array_equal(
+        MultimodalClassifier(**ONCE).fit(levels, y).predict_proba(levels),
+        MultimodalClassifier({name: f"{name}_*" for name in "abc"}, **ONCE).fit(flat, y).predict_proba(flat),
+    )
+
+
+def test_text_in_a_column_of_numbers_is_refused_at_prediction(world, fitted):
+    a, b, _ = world
+    odd = frame_of(a, b).iloc[:1].astype(object)
+    odd["a_1"] = "unknown"
+    with pytest.raises(DataError, match="column 'a_1'.*expected a number, got 'unknown'"):
+        fitted.predict(odd)
+
+
+def test_pandas_values_are_cut_by_position(world):
+    a, b, y = world
+    index = np.arange(90)[::-1]
+    X = ModalityFrame({"a": pd.DataFrame(a, index), "b": pd.DataFrame(b, index), "c": pd.Series(b[:, 0], index)})
+    np.testing.assert_array_equal(X[[0, 1]].modalities["c"], b[:2, 0])
+    model = MultimodalClassifier(**ONCE).fit(X, y)
+    np.testing.assert_allclose(model.predict_proba(X[40:50]), model.predict_proba(X)[40:50], atol=1e-6)
+
+
+def test_columns_of_a_frame_in_a_dictionary_are_found_by_name(world):
+    a, b, y = world
+    frame = pd.DataFrame(a).add_prefix("x")
+    model = MultimodalClassifier(**ONCE).fit({"a": frame, "b": b}, y)
+    turned = model.predict_proba({"a": frame[frame.columns[::-1]], "b": b})
+    np.testing.assert_array_equal(turned, model.predict_proba({"a": frame, "b": b}))
+    with pytest.raises(DataError, match="'a'.*these differ: .*y0"):
+        model.predict({"a": frame.rename(columns={"x0": "y0"}), "b": b})
+
+
+DRAW = np.random.default_rng(2)
+LISTS = {
+    "images": [DRAW.normal(size=(8, 8)) for _ in range(20)],
+    "sequences": [DRAW.normal(size=(2 + i % 3, 2)) for i in range(20)],  # the first looks like an image
+    "numbers": [DRAW.normal(size=2 + i % 3) for i in range(20)],  # one looks like a vector
+    "tokens": [np.arange(1 + i % 3) for i in range(20)],
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_one_sample_is_read_as_in_training(kind):
+    X = {"m": [*LISTS[kind], None], "v": DRAW.normal(size=(21, 2))}
+    model = MultimodalClassifier(**ONCE).fit(X, np.arange(21) % 2)
+    expected = model.predict_proba(X)
+    for row in (0, 20):
+        one = {"m": X["m"][row : row + 1], "v": X["v"][row : row + 1]}
+        np.testing.assert_allclose(model.predict_proba(one), expected[row : row + 1], atol=1e-5)
+
+
+def test_a_batch_without_any_file_is_read_as_in_training(tmp_path):
+    table = pd.DataFrame({"file": [str(tmp_path / f"{i}.npy") for i in range(20)] + [None], "x": DRAW.normal(size=21)})
+    for path, image in zip(table["file"], LISTS["images"]):
+        np.save(path, image)
+    model = MultimodalClassifier({"m": {"path": "file", "reader": "npy"}, "x": ["x"]}, **ONCE)
+    model.fit(table, np.arange(21) % 2)
+    np.testing.assert_allclose(model.predict_proba(table[20:]), model.predict_proba(table)[20:], atol=1e-6)
+
+
+def test_evaluation_on_some_of_the_classes(world, fitted):
+    a, b, y = world
+    assert fitted.evaluate(frame_of(a, b)[y == "no"], y[y == "no"], bootstrap=0).frame.loc["a+b", "n"] > 0
+
+
+def test_a_second_fit_forgets_the_first(world):
+    a, b, y = world
+    model = MultimodalClassifier({"a": [0, 1, 2]}, **ONCE).fit(frame_of(a, b).set_axis(list("0123456"), axis=1), y)
+    assert not hasattr(model.fit(np.hstack([a, b]), y), "feature_names_in_")
+    with pytest.raises(DataError, match="no column matches"):
+        model.fit(frame_of(a, b), y)
+    with pytest.raises(NotFittedError):
+        model.predict(np.hstack([a, b]))
+
+
 def test_an_objective_that_is_passed_in_stays_as_it_is(world):
     from lacunar.objectives import Joint
 
@@ -158,6 +240,14 @@ def test_an_objective_that_is_passed_in_stays_as_it_is(world):
         (lambda a, b, y: ModalityFrame({"a": a, "b": b[:5]}), DataError, "a 90, b 5"),
         (lambda a, b, y: ModalityFrame({}), DataError, "at least one"),
         (lambda a, b, y: MultimodalClassifier().fit("words", y), DataError, "expected a frame"),
+        (lambda a, b, y: MultimodalClassifier({"a": [0]}).fit(a[:, 0], y), DataError, r"got shape \(90,\)"),
+        (lambda a, b, y: MultimodalClassifier({"a": [0]}).fit([[1.0], [1.0, 2.0]], y), DataError, "different lengths"),
+        (lambda a, b, y: MultimodalClassifier({"a": [0]}).fit(y[:, None], y), DataError, "'a': expected numbers"),
+        (
+            lambda a, b, y: MultimodalClassifier({"a": "a_*"}).fit(frame_of(a, b).rename(columns={"a_1": "a_0"}), y),
+            DataError,
+            "more than one column named 'a_0'",
+        ),
     ],
 )
 def test_wrong_input_is_refused(world, make, error, message):
@@ -167,7 +257,7 @@ def test_wrong_input_is_refused(world, make, error, message):
 
 def test_an_unknown_modality_at_prediction_is_refused(world):
     a, b, y = world
-    model = MultimodalClassifier(**QUICK | {"max_epochs": 1}).fit({"a": a, "b": b}, y)
+    model = MultimodalClassifier(**ONCE).fit({"a": a, "b": b}, y)
     with pytest.raises(DataError, match="Unknown modality 'bb'. Did you mean 'b'"):
         model.predict({"a": a, "bb": b})
     with pytest.raises(DataError, match="as in fit"):

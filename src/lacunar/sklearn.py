@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from lacunar.data.arrays import from_arrays
+from lacunar.data.columns import Column
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.frame import from_frame, table_levels
 from lacunar.data.modality_spec import parse_modalities
@@ -32,7 +33,8 @@ class ModalityFrame:
     """A dictionary of modalities that can be indexed by row, as scikit-learn indexes its inputs.
 
     Args:
-        modalities: for each modality an array with a row per sample, or a list; an all-NaN row or None is absent.
+        modalities: for each modality an array or a frame with a row per sample, or a list; an all-NaN row or None is
+            absent.
 
     Raises:
         DataError: when the modalities have different numbers of rows.
@@ -68,12 +70,7 @@ class ModalityFrame:
         positions = np.arange(len(self))[rows]
         if positions.ndim != 1:
             positions = positions.reshape(-1)
-        return ModalityFrame(
-            {
-                name: values[positions] if isinstance(values, np.ndarray) else [values[i] for i in positions]
-                for name, values in self.modalities.items()
-            }
-        )
+        return ModalityFrame({name: _rows(values, positions) for name, values in self.modalities.items()})
 
     def __repr__(self) -> str:
         return f"ModalityFrame({len(self)} samples: {', '.join(self.names)})"
@@ -124,9 +121,15 @@ class _Multimodal(BaseEstimator):
         """
         from lacunar.training.fit import fit
 
+        # A fit that fails must not leave an earlier model behind that reads its input in another way.
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
         X = _named(X)
         self.modalities_ = self._resolved(X)
-        data = self._data(X, y, groups)
+        self.absent_: dict[str, Column] = {}
+        frames = X.modalities.items() if isinstance(X, ModalityFrame) else ()
+        self.columns_ = {name: list(values.columns) for name, values in frames if isinstance(values, pd.DataFrame)}
+        data = self._data(X, y, groups, self._task)
         if not 0 < self.validation < 1:
             raise ConfigError(f"validation: expected a share of the samples in (0, 1), got {self.validation!r}.")
         seed = _seed(self.random_state)
@@ -148,7 +151,7 @@ class _Multimodal(BaseEstimator):
         )
         self.model_: Any = self.run_.model
         self.n_features_in_ = X.shape[1]
-        if isinstance(X, pd.DataFrame) and not isinstance(self.modalities_, _Positions):
+        if isinstance(X, pd.DataFrame) and all(isinstance(column, str) for column in X.columns):
             self.feature_names_in_ = np.asarray(X.columns, dtype=object)
         self._after_fit()
         return self
@@ -164,7 +167,7 @@ class _Multimodal(BaseEstimator):
         from lacunar.evaluation import evaluate
 
         check_is_fitted(self, "model_")
-        return evaluate(self.model_, self._data(_named(X), y, None), **options)
+        return evaluate(self.model_, self._data(_named(X), y, None, self.model_.task), **options)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -199,56 +202,74 @@ class _Multimodal(BaseEstimator):
                     "modalities={'a': [0, 1, 2], 'b': slice(3, 9)}."
                 )
             return _Positions(self.modalities, X.shape[1])
-        if self.modalities is None:
-            if isinstance(X.columns, pd.MultiIndex):
-                return _Positions(_levels(X.columns), X.shape[1])
-            raise ConfigError(
-                "modalities: a frame does not say which columns belong together. Give modalities={'lab': 'lab_*', "
-                "'rna': [...]}, or columns of two levels whose first names the modality."
-            )
-        frame = X.set_axis([str(column) for column in X.columns], axis=1)
+        modalities = self.modalities
+        if modalities is None:
+            if not isinstance(X.columns, pd.MultiIndex):
+                raise ConfigError(
+                    "modalities: a frame does not say which columns belong together. Give modalities={'lab': 'lab_*', "
+                    "'rna': [...]}, or columns of two levels whose first names the modality."
+                )
+            modalities = _by_first_level(X.columns)
+        frame = _flat(X)
         resolved: dict[str, Any] = {}
-        for name, spec in parse_modalities(self.modalities, list(frame.columns), {}).items():
-            given = self.modalities[name]
+        for name, spec in parse_modalities(modalities, list(frame.columns), {}).items():
+            given = modalities[name]
             entry: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {}
             if spec.reader is None:
-                entry |= {"columns": list(spec.columns)}
+                # Closed: a text that new data hold in a column of numbers must not become a level.
+                entry |= {"columns": list(spec.columns), "closed": True}
                 levels = table_levels(spec, frame)
                 if levels:
                     entry["categories"] = {column: list(listed) for column, listed in levels.items()}
+            else:
+                column = from_frame(frame, {name: given}, keep_empty=True).columns[name]
+                entry["kind"] = column.kind
+                if column.shape:
+                    entry["shape"] = list(column.shape)
             resolved[name] = entry
         return resolved
 
-    def _data(self, X: Any, y: Any, groups: Any, keep_empty: bool = False) -> MultimodalDataset:
+    def _data(self, X: Any, y: Any, groups: Any, task: Any, keep_empty: bool = False) -> MultimodalDataset:
         where = self.modalities_
-        common: dict[str, Any] = {"name": "X", "keep_empty": keep_empty}
-        task = None if y is None else self._task
+        values: Mapping[str, Any]
         if isinstance(where, tuple):
             if not isinstance(X, ModalityFrame):
                 raise DataError(f"Expected a dictionary or a ModalityFrame, as in fit, got {type(X).__name__}.")
             for name in X.names:
                 if name not in where:
                     raise DataError(f"Unknown modality {name!r}.{did_you_mean(name, where)}")
-            # A modality that is not there is absent everywhere.
-            nobody = torch.zeros(len(X), dtype=torch.int64)
-            lacking = {name: self.absent_[name].select(nobody) for name in where if name not in X.names}
-            values = {name: X.modalities[name] if name in X.names else lacking[name] for name in where}
-            return from_arrays(values, y, groups=groups, task=task, **common)
-        if isinstance(where, _Positions):
-            table = np.asarray(X, dtype=np.float64)
-            return from_arrays(where.cut(table), y, groups=groups, task=task, **common)
-        if not isinstance(X, pd.DataFrame):
+            values = {name: self._by_name(name, value) for name, value in X.modalities.items()}
+        elif isinstance(where, _Positions):
+            values = where.cut(X)
+        elif isinstance(X, pd.DataFrame):
+            values = from_frame(_flat(X).reset_index(drop=True), where, keep_empty=True).columns
+        else:
             raise DataError(f"Expected a frame with the columns of fit, got {type(X).__name__}.")
-        frame = X.set_axis([str(column) for column in X.columns], axis=1).reset_index(drop=True)
-        found = from_frame(frame, where, **common | {"keep_empty": True})
-        arrays = {name: column for name, column in found.columns.items()}
-        return from_arrays(arrays, y, groups=groups, task=task, **common)
+        if self.absent_:
+            # What is absent from every sample shows neither kind nor shape.
+            nobody = torch.zeros(len(X), dtype=torch.int64)
+            values = {
+                name: column.select(nobody) if _says_nothing(values.get(name)) else values[name]
+                for name, column in self.absent_.items()
+            }
+        kinds = {name: column.kind for name, column in self.absent_.items()}
+        return from_arrays(values, y, groups=groups, task=task, kinds=kinds, name="X", keep_empty=keep_empty)
+
+    def _by_name(self, name: str, values: Any) -> Any:
+        """The columns of a frame in a dictionary in the order of fit."""
+        known = self.columns_.get(name)
+        if known is None or not isinstance(values, pd.DataFrame):
+            return values
+        if set(values.columns) != set(known):
+            apart = ", ".join(map(str, set(values.columns) ^ set(known)))
+            raise DataError(f"Modality {name!r}: expected the columns of fit, and these differ: {apart}.")
+        return values[known]
 
     def _table(self, X: Any) -> pd.DataFrame:
         from lacunar.prediction import predict
 
         check_is_fitted(self, "model_")
-        return predict(self.model_, self._data(_named(X), None, None, keep_empty=True))
+        return predict(self.model_, self._data(_named(X), None, None, None, keep_empty=True))
 
 
 class MultimodalClassifier(ClassifierMixin, _Multimodal):
@@ -307,22 +328,59 @@ class _Positions:
         self.positions: dict[str, np.ndarray] = {}
         for name, given in modalities.items():
             try:
-                self.positions[str(name)] = np.arange(width)[given]
+                self.positions[str(name)] = np.arange(width)[given].reshape(-1)
             except (IndexError, TypeError) as error:
                 raise ConfigError(
                     f"modalities, {name!r}: expected positions among {width} columns, a slice, or booleans, got "
                     f"{given!r}."
                 ) from error
 
-    def cut(self, table: np.ndarray) -> dict[str, np.ndarray]:
-        if table.ndim != 2 or table.shape[1] != self.width:
+    def cut(self, table: Any) -> dict[str, Any]:
+        if not isinstance(table, (np.ndarray, pd.DataFrame)):
+            raise DataError(f"Expected an array of {self.width} columns as in fit, got {type(table).__name__}.")
+        if table.shape[1] != self.width:
             raise DataError(f"Expected {self.width} columns as in fit, got shape {table.shape}.")
-        return {name: table[:, where].reshape(len(table), -1) for name, where in self.positions.items()}
+        if isinstance(table, pd.DataFrame):
+            return {name: table.iloc[:, where] for name, where in self.positions.items()}
+        if table.dtype.kind in "US":
+            table = table.astype(object)  # cells of a table, not characters of a text
+        return {name: table[:, where] for name, where in self.positions.items()}
 
 
-def _levels(columns: pd.MultiIndex) -> dict[str, np.ndarray]:
-    first = np.asarray([str(key[0]) for key in columns])
-    return {name: np.flatnonzero(first == name) for name in dict.fromkeys(first)}
+def _rows(values: Any, positions: np.ndarray) -> Any:
+    if isinstance(values, (pd.Series, pd.DataFrame)):
+        return values.iloc[positions]
+    return values[positions] if isinstance(values, np.ndarray) else [values[i] for i in positions]
+
+
+def _says_nothing(values: Any) -> bool:
+    """Whether a modality is absent from every sample, in whatever shape that is said."""
+    if values is None:
+        return True
+    if isinstance(values, Column):
+        return not bool(values.present.any())
+    return all(_is_absent(value) for value in (values.to_numpy() if hasattr(values, "to_numpy") else values))
+
+
+def _is_absent(value: Any) -> bool:
+    empty = np.asarray(pd.isna(value.detach().cpu().numpy() if isinstance(value, Tensor) else value))
+    return empty.size > 0 and bool(empty.all())
+
+
+def _flat(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with one name per column; ``lab/age`` for columns of two levels."""
+    return frame.set_axis([_flat_name(column) for column in frame.columns], axis=1)
+
+
+def _flat_name(column: Any) -> str:
+    return "/".join(map(str, column)) if isinstance(column, tuple) else str(column)
+
+
+def _by_first_level(columns: pd.MultiIndex) -> dict[str, list[str]]:
+    modalities: dict[str, list[str]] = {}
+    for column in columns:
+        modalities.setdefault(str(column[0]), []).append(_flat_name(column))
+    return modalities
 
 
 def _named(X: Any) -> Any:
@@ -332,9 +390,18 @@ def _named(X: Any) -> Any:
         return X
     if isinstance(X, Tensor):
         X = X.detach().cpu().numpy()
-    if isinstance(X, (np.ndarray, Sequence)) and not isinstance(X, (str, bytes)):
-        return np.asarray(X)
-    raise DataError(f"X: expected a frame, an array, a ModalityFrame or a dictionary, got {type(X).__name__}.")
+    if not isinstance(X, (np.ndarray, Sequence)) or isinstance(X, (str, bytes)):
+        raise DataError(f"X: expected a frame, an array, a ModalityFrame or a dictionary, got {type(X).__name__}.")
+    try:
+        table = np.asanyarray(X)
+    except ValueError:
+        raise DataError("X: expected rows of one length, got a list of rows of different lengths.") from None
+    if table.ndim != 2:
+        raise DataError(
+            f"X: expected an array (N, columns), got shape {table.shape}. A single column is X[:, None], a single "
+            "sample X[None]; arrays of more dimensions go into a dictionary of modalities."
+        )
+    return table
 
 
 def _seed(random_state: Any) -> int:

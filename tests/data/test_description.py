@@ -205,6 +205,16 @@ def test_files_of_another_shape_than_the_model_knows(tmp_path):
         kept.dataset(predict=True)
 
 
+def test_files_of_tokens_have_no_shape_to_keep(tmp_path):
+    for i in range(4):
+        np.save(tmp_path / f"{i}.npy", np.arange(2 + i))
+    pd.DataFrame({"note": [f"{i}.npy" for i in range(4)]}).to_csv(tmp_path / "t.csv", index=False)
+    modalities = {"note": {"path": "note", "reader": "npy", "kind": "tokens"}}
+    description = Description("t.csv", modalities, root=tmp_path)
+    kept = Description.from_dict(description.resolved(description.read()).to_dict(), tmp_path)
+    assert kept.dataset(predict=True).kinds == {"note": "tokens"}
+
+
 def test_a_column_of_numbers_stays_one(tmp_path):
     description = Description.from_file(folder(tmp_path))
     kept = description.resolved(description.read())

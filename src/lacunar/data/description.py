@@ -152,7 +152,9 @@ class Description:
         for name, given in self.modalities.items():
             entry = dict(given) if isinstance(given, Mapping) else {"columns": given}
             if specs[name].reader is not None and data is not None:
-                entry |= {"kind": data.kinds[name], "shape": list(data.shapes[name])}
+                entry["kind"] = data.kinds[name]
+                if data.shapes[name]:  # tokens have none
+                    entry["shape"] = list(data.shapes[name])
             else:
                 entry["columns"] = list(specs[name].columns)
                 levels = table_levels(specs[name], frame)

@@ -119,6 +119,7 @@ def table_levels(spec: ModalitySpec, frame: pd.DataFrame) -> dict[str, tuple[str
     """The levels of the columns of a modality that hold text: as declared, or as they occur in the table."""
     if spec.reader is not None or _is_text(spec, frame):
         return {}
+    frame = _checked_frame(frame)
     ids = np.arange(len(frame)).astype(str)
     levels = {}
     for column in spec.columns:
