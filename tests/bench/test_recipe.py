@@ -64,11 +64,44 @@ def test_equal_footing(tmp_path):
 
 
 def test_tuned_arguments_replace_those_of_the_recipe(tmp_path):
-    tuned = {"problems": {"world (b)": {"core": {"kl": 0.5}}}}
+    tuned = {
+        "problems": {"world (b)": {"core": {0: {"kl": 0.5}, 1: {"kl": 0.2}}}, "world (c)": {"core": {0: {}, 1: {}}}}
+    }
     (tmp_path / "tuned.yaml").write_text(yaml.safe_dump(tuned))
     cells = read_recipe(put(tmp_path / "r.yaml", tuned="tuned.yaml"))
-    found = {cell.setting: cell.run["arguments"]["kl"] for cell in cells if cell.method == "core"}
-    assert found == {name: 0.5 if name == "b" else 0.001 for name in "abcdef"}
+    found = {(cell.setting, cell.seed): cell.run["arguments"]["kl"] for cell in cells if cell.method == "core"}
+    own = {(name, seed): 0.001 for name in "abcdef" for seed in (0, 1)}
+    assert found == own | {("b", 0): 0.5, ("b", 1): 0.2}
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ({"core": {0: {"rat": 1}, 1: {}}}, r"tuned.yaml, world \(b\), core, seed 0: RedCore has no argument 'rat'"),
+        ({"core": {0: {}, 1: {"kl": -1.0}}}, r"tuned.yaml, world \(b\), core, seed 1: RedCore: kl: expected"),
+        ({"core": {0: {}, 1: 0.5}}, "core, seed 1: expected a mapping from names to values, got 0.5"),
+        (
+            {"core": {0: {}}},
+            r"'core' on 'world \(b\)' has arguments for some seeds, none for seed 1; run lacunar bench",
+        ),
+        ({"late": {0: {"kl": 1}, 1: {}}}, "late, seed 0: a peer takes no arguments, got {'kl': 1}"),
+    ],
+)
+def test_tuned_arguments_are_checked(tmp_path, methods, message):
+    (tmp_path / "tuned.yaml").write_text(yaml.safe_dump({"problems": {"world (b)": methods}}))
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(put(tmp_path / "r.yaml", tuned="tuned.yaml"))
+
+
+def test_what_is_empty_is_not_given(tmp_path):
+    empty = dict.fromkeys(("arguments", "model", "references", "fit"))
+    given = {"core": {"objective": "RedCore"}, "late": {"peer": "late fusion"}}
+    cells = read_recipe(put(tmp_path / "r.yaml", methods=given))
+    with_empty = {name: {**run, **empty} for name, run in given.items()}
+    assert read_recipe(put(tmp_path / "r.yaml", methods=with_empty)) == cells
+    (tmp_path / "tuned.yaml").write_text(yaml.safe_dump({"problems": {"world (b)": {"core": {0: {"kl": 1}, 1: {}}}}}))
+    tuned = read_recipe(put(tmp_path / "r.yaml", methods=with_empty, tuned="tuned.yaml"))
+    assert [cell.run["arguments"] for cell in tuned if "arguments" in cell.run] == [{"kl": 1}]
 
 
 def test_settings_by_name_by_mapping_and_by_the_data_set(tmp_path):
@@ -124,6 +157,7 @@ def test_settings_by_name_by_mapping_and_by_the_data_set(tmp_path):
         ({"problems": {"p": {"dataset": "digits", "settings": ["a"], "rates": {"seen": 0.1}}}}, "give one of the two"),
         ({"problems": {}}, "expected problems, a mapping"),
         ({"problems": {"p": None}}, "problem 'p': expected dataset"),
+        ({"problems": {".p": {"dataset": "digits"}}}, "problem '.p': a name that begins with a dot"),
         ({"problems": {"p": "digits"}}, "problem 'p': expected a mapping from names to values, got 'digits'"),
         (
             {"problems": {"p": {"dataset": "digits", "rates": {"seen": 1.5}}}},
@@ -250,3 +284,30 @@ def test_a_description_is_a_problem_wherever_it_lies(tmp_path):
     (tmp_path / "there" / "patients.yaml").write_text(text.replace("val: 0.2, test: 0.2", "val: 0.4"))
     with pytest.raises(DataError, match="mine: the data have no test part"):
         load_problem(read_recipe(tmp_path / "there" / "r.yaml")[0])
+
+
+def test_cells_change_with_what_a_description_says_and_with_its_table(tmp_path):
+    for file in PATIENTS.parent.glob("patients.*"):
+        shutil.copy(file, tmp_path)
+    recipe = put(tmp_path / "r.yaml", problems={"mine": {"dataset": "patients.yaml"}}, seeds=1)
+
+    def edited(name, old, new):
+        text = (tmp_path / name).read_text()
+        assert old in text
+        (tmp_path / name).write_text(text.replace(old, new, 1))
+        return read_recipe(recipe)[0]
+
+    first = read_recipe(recipe)[0]
+    assert first.description["says"]["target"] == "diagnosis"
+    assert edited("patients.yaml", "# What", "# Told: what").key == first.key
+    described = edited("patients.yaml", "target: diagnosis", "target: sex")
+    assert described.key != first.key
+    with pytest.raises(ConfigError, match="mine: .*patients.yaml or its table has changed .*; run again"):
+        load_problem(first)
+    turned = edited("patients.yaml", "  blood: blood_*\n  survey: survey_*", "  survey: survey_*\n  blood: blood_*")
+    row = (tmp_path / "patients.csv").read_text().splitlines()[1]
+    table = edited("patients.csv", row + "\n", "")
+    assert len({cell.key for cell in (first, described, turned, table)}) == 4
+    (tmp_path / "patients.csv").unlink()
+    with pytest.raises(DataError, match="patients.yaml: table .*patients.csv not found"):
+        read_recipe(recipe)

@@ -89,6 +89,16 @@ def test_a_cell_is_whole_or_not_there(tmp_path, monkeypatch):
     assert result["resident_mb"] is None or result["resident_mb"] > 50
 
 
+def test_a_cell_that_was_copied_in_part_is_run(tmp_path):
+    cell = read_recipe(write(tmp_path / "r.yaml", seeds=1))[0]
+    store = Store(tmp_path / "out")
+    (store.cells / cell.key).mkdir(parents=True)
+    (store.cells / cell.key / "cell.json").write_text("{}")
+    assert [step.failed for step in run_cells([cell], store.path)] == [False]
+    assert store.read(cell.key)["cell"]["problem"] == "world"
+    assert sorted(path.name for path in store.cells.rglob("*")) == sorted([cell.key, "cell.json", "result.json"])
+
+
 def test_results_of_one_file_each_are_read_too(tmp_path):
     old = {"cell": {"problem": "p", "method": "m", "seed": 0}, "mean": 0.5, "seconds": 1.0}
     (tmp_path / "cells").mkdir()
@@ -151,6 +161,14 @@ def test_mistakes_are_named(tmp_path, words, message):
         options["n_jobs"] = int(options["n_jobs"])
     with pytest.raises(ConfigError, match=message):
         list(run_cells(cells, tmp_path / "out", **options))
+
+
+def test_workers_of_several_threads_are_refused(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    few = {"n_workers": 1, "processes": False, "dashboard_address": None, "local_directory": tmp_path / "dask"}
+    refused = pytest.raises(ConfigError, match="one thread each, .* has 2. Start workers with --nthreads 1")
+    with distributed.LocalCluster(threads_per_worker=2, **few) as cluster, refused:
+        list(run_cells([], tmp_path, cluster=cluster.scheduler_address))
 
 
 def test_a_missing_package_names_its_extra(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from lacunar.bench.recipe import read_recipe
-from lacunar.bench.tune import tune
+from lacunar.bench.tune import Study, _keep, tune
 from lacunar.cli import main
 from lacunar.errors import ConfigError, MissingExtraError
 
@@ -47,8 +47,8 @@ def test_tuning_goes_on_and_gives_arguments_for_a_recipe(recipe, tmp_path, capsy
     assert main(words) == 0
     assert not touched, "the test part was scored"
     said = capsys.readouterr().out
-    assert "world | dropout: 2 trials" in said
-    assert "world | blend: 2 trials" in said
+    assert "world | dropout | 0: 2 trials" in said
+    assert "world | blend | 0: 2 trials" in said
     assert "joint" not in said.replace("tuned", "")
     study, first = trials_of(out, "dropout")
     assert len(first) == 2
@@ -61,12 +61,12 @@ def test_tuning_goes_on_and_gives_arguments_for_a_recipe(recipe, tmp_path, capsy
     assert len({trial.params["rate"] for trial in more}) == 3
     assert all(0.1 <= trial.params["rate"] <= 0.8 for trial in more)
     tuned = yaml.safe_load((out / "tuned.yaml").read_text())["problems"]["world"]
-    assert tuned["dropout"] == study.best_params
+    assert tuned["dropout"] == {0: study.best_params}
     assert set(tuned) == {"dropout", "blend"}
     recipe.write_text(yaml.safe_dump(RECIPE | {"tuned": str(out / "tuned.yaml")}))
     cells = {cell.method: cell for cell in read_recipe(recipe)}
     assert cells["dropout"].run["arguments"] == study.best_params
-    assert cells["blend"].run["arguments"] == {"capability": False, **tuned["blend"]}
+    assert cells["blend"].run["arguments"] == {"capability": False, **tuned["blend"][0]}
 
 
 def test_a_trial_is_the_training_that_a_cell_does(recipe, tmp_path):
@@ -79,6 +79,67 @@ def test_a_trial_is_the_training_that_a_cell_does(recipe, tmp_path):
     assert trials_of(tmp_path / "out", "dropout")[1][0].value == pytest.approx(result["best_score"], abs=1e-12)
 
 
+def test_every_seed_is_tuned_on_its_own_validation_part(recipe, tmp_path, monkeypatch):
+    seen = {}
+
+    def score(cell, trial, data, store):
+        seen.setdefault(cell.seed, set()).add(data.hash)
+        assert data.test is None
+        return trial.suggest_float("rate", 0.1, 0.8) * (-1) ** cell.seed
+
+    monkeypatch.setattr("lacunar.bench.tune._validate", score)
+    # The recipe's own tuned.yaml is no start for tuning, so it may be there in part or not at all.
+    recipe.write_text(yaml.safe_dump(RECIPE | {"seeds": 3, "tuned": "out/tuned.yaml"}, sort_keys=False))
+    tune(recipe, tmp_path / "out", method="dropout", seeds=2)
+    assert [len(parts) for parts in seen.values()] == [1, 1] and seen[0] != seen[1]
+    with pytest.raises(ConfigError, match=f"none for seed 2; run lacunar bench tune {recipe} .* --method dropout"):
+        read_recipe(recipe)
+    tune(recipe, tmp_path / "out", method="dropout")
+    by_seed = yaml.safe_load((tmp_path / "out" / "tuned.yaml").read_text())["problems"]["world"]["dropout"]
+    assert by_seed[0] == by_seed[2] != by_seed[1]
+    cells = {cell.seed: cell for cell in read_recipe(recipe) if cell.method == "dropout"}
+    assert {seed: cell.run["arguments"] for seed, cell in cells.items()} == by_seed
+
+
+def test_a_method_that_refuses_stops_no_other(recipe, tmp_path, capfd):
+    full = {"objective": "MMIN", "arguments": {"teacher": True}}
+    methods = {"full": full, "dropout": RECIPE["methods"]["dropout"]}
+    recipe.write_text(yaml.safe_dump(RECIPE | {"trials": 1, "methods": methods}, sort_keys=False))
+    before = read_recipe(recipe)
+    assert main(["bench", "tune", str(recipe), "--out", str(tmp_path / "out")]) == 0
+    said, told = capfd.readouterr()
+    assert "world | full | 0: refused: MMIN needs complete training data" in said
+    assert "world | dropout | 0: 1 trials" in said
+    assert "Traceback" not in told
+    recipe.write_text(recipe.read_text() + f"tuned: {tmp_path / 'out' / 'tuned.yaml'}")
+    assert read_recipe(recipe)[0] == before[0]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_the_recipe_says_is_tried_after_an_interruption(recipe, tmp_path, monkeypatch, error):
+    def stop(*given):
+        raise error
+
+    monkeypatch.setattr("lacunar.bench.tune._validate", stop)
+    for _ in range(2):
+        with pytest.raises(error):
+            tune(recipe, tmp_path / "out", method="dropout")
+    monkeypatch.setattr("lacunar.bench.tune._validate", lambda cell, trial, *_: trial.suggest_float("rate", 0.1, 0.8))
+    tune(recipe, tmp_path / "out", method="dropout")
+    done = trials_of(tmp_path / "out", "dropout")[1]
+    assert len(done) == 2
+    assert [trial.params["rate"] for trial in done].index(0.3) == 0
+
+
+def test_a_file_of_an_earlier_version_is_written_anew(recipe, tmp_path):
+    (tmp_path / "tuned.yaml").write_text("problems: {world: {dropout: {rate: 0.5}}}")
+    recipe.write_text(yaml.safe_dump(RECIPE | {"tuned": "tuned.yaml"}, sort_keys=False))
+    with pytest.raises(ConfigError, match="world, dropout: expected arguments by seed, .*got {'rate': 0.5}"):
+        read_recipe(recipe)
+    _keep(tmp_path, Study("world", "dropout", 0, best={"rate": 0.4}))
+    assert [cell.run["arguments"] for cell in read_recipe(recipe) if cell.method == "dropout"] == [{"rate": 0.4}]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -86,6 +147,7 @@ def test_a_trial_is_the_training_that_a_cell_does(recipe, tmp_path):
         ({"problem": "wrold"}, "Unknown problem 'wrold'. Did you mean 'world'"),
         ({"method": "joint"}, "joint: there are no ranges to search"),
         ({"trials": 0}, "trials: expected a whole number of at least 1, got 0"),
+        ({"seeds": 2}, "seeds: expected at most the 1 of the recipe, got 2"),
     ],
 )
 def test_mistakes_are_named(recipe, tmp_path, options, message):

@@ -13,12 +13,12 @@ from typing import Any
 from lacunar import datasets
 from lacunar.bench.checks import found_in
 from lacunar.data.dataset import MultimodalDataset
-from lacunar.data.description import SUFFIXES, load_splits
+from lacunar.data.description import SUFFIXES, Description, load_splits
 from lacunar.data.splits import Splits
 from lacunar.datasets.synthetic import World
 from lacunar.errors import ConfigError, DataError, did_you_mean
 
-__all__ = ["SETTINGS", "Cell", "load_problem", "select", "without_setting"]
+__all__ = ["SETTINGS", "Cell", "load_problem", "read_description", "select", "without_setting"]
 
 #: The six presence settings of three modalities: their missing rates, in the order of the modalities.
 SETTINGS: dict[str, tuple[float, ...]] = {
@@ -30,7 +30,7 @@ SETTINGS: dict[str, tuple[float, ...]] = {
     "f": (0.8, 0.5, 0.2),
 }
 #: Fields that came later: left out of a cell's key where they are empty, so that earlier results keep theirs.
-_LATER = ("setting", "part", "text")
+_LATER = ("setting", "part", "text", "description")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Cell:
         setting: name of the presence setting, such as ``"a"``; empty where a problem has one setting only.
         part: the official part that is taken for the whole data set and split by seed; empty for all parts.
         text: arguments of the vectors that are made from the transcripts of the train part; empty for none.
+        description: what :func:`read_description` says of a YAML description; empty for a data set by name.
     """
 
     problem: str
@@ -63,6 +64,7 @@ class Cell:
     setting: str = ""
     part: str = ""
     text: Mapping[str, Any] = field(default_factory=dict)
+    description: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def described(self) -> bool:
@@ -75,6 +77,8 @@ class Cell:
         content = {name: value for name, value in asdict(self).items() if value or name not in _LATER}
         if self.described:
             content["dataset"] = Path(self.dataset).name
+        if self.description:
+            content["description"] = json.dumps(self.description)  # the order of modalities and columns counts, too
         mark = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.problem}-{self.method}-{self.seed}".replace(" ", "_").replace("/", "_") + "-" + mark
 
@@ -95,6 +99,24 @@ def without_setting(problem: str, setting: str) -> str:
     return problem.removesuffix(f" ({setting})") if setting else problem
 
 
+def read_description(path: str | Path) -> dict[str, Any]:
+    """What a YAML description says and a hash of its table: when one of the two changes, so do the cells.
+
+    Files that the table names are not looked at.
+
+    Raises:
+        ConfigError: the description is wrong.
+        DataError: its table is not there.
+    """
+    description = Description.from_file(path)
+    table = description.root / description.table
+    if not table.is_file():
+        raise DataError(f"{path}: table {table} not found; a path is read from the folder of the description.")
+    # As it is read back from cell.json; YAML knows dates, JSON does not.
+    says = json.loads(json.dumps(description.to_dict(), default=str))
+    return {"says": says, "table": hashlib.sha256(table.read_bytes()).hexdigest()}
+
+
 def _part(found: MultimodalDataset | Splits, cell: Cell) -> MultimodalDataset:
     known = found.parts if isinstance(found, Splits) else {}
     if cell.part not in known:
@@ -113,6 +135,10 @@ def load_problem(cell: Cell) -> Splits:
     data: MultimodalDataset | Splits
     if cell.described:
         data = load_splits(cell.dataset, cell.seed)
+        if cell.description and cell.description != read_description(cell.dataset):
+            raise ConfigError(
+                f"{cell.problem}: {cell.dataset} or its table has changed since the recipe was opened; run again."
+            )
     else:
         found = datasets.load(cell.dataset, **cell.options)
         if isinstance(found, World):

@@ -37,7 +37,7 @@ from lacunar.training.folder import versions
 from lacunar.training.options import default_batch_size
 from lacunar.training.sampler import derive_seed
 
-__all__ = ["limited", "make_objective", "prepare", "run_cell"]
+__all__ = ["by_method", "limited", "make_objective", "prepare", "run_cell"]
 
 #: Intervals of a comparison are over seeds and problems; those over test samples are for single tables.
 BOOTSTRAP = 0
@@ -93,7 +93,7 @@ def _run(cell: Cell, store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
         with ResidentPeak() as resident:
             table, variants, facts = _train_and_score(cell, data, store)
     except (ConfigError, DataError) as error:
-        if not _by_method(error):
+        if not by_method(error):
             raise
         return about, {"refused": str(error), "seconds": time.perf_counter() - start}
     result = {
@@ -107,7 +107,7 @@ def _run(cell: Cell, store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
     return about, result
 
 
-def _by_method(error: BaseException) -> bool:
+def by_method(error: BaseException) -> bool:
     """Whether the method itself raised it: then it refuses the data, and nothing has failed."""
     trace, where = error.__traceback__, ""
     while trace is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lacunar import datasets
-from lacunar.bench.cells import SETTINGS, Cell
+from lacunar.bench.cells import SETTINGS, Cell, read_description
 from lacunar.bench.checks import keywords, mapping, missing_rates, names, of_known, read_yaml, whole_number
 from lacunar.bench.execute import make_objective
 from lacunar.bench.peers import PEERS
@@ -47,7 +48,7 @@ def read_recipe(path: str | Path) -> list[Cell]:
     return open_recipe(path).cells
 
 
-def open_recipe(path: str | Path) -> Recipe:
+def open_recipe(path: str | Path, with_tuned: bool = True) -> Recipe:
     """A recipe from its file.
 
     ``problems`` names data sets, each with ``rates`` (one presence setting) or ``settings`` (several: names from the
@@ -55,11 +56,14 @@ def open_recipe(path: str | Path) -> Recipe:
     itself makes has ``options``). ``methods`` names peers and
     objectives with their ``arguments``. ``fit`` is shared by all methods, so that they have the same budget; a method's
     own ``fit`` is added to it. ``tuned`` names a file that ``lacunar bench tune`` has written: its arguments replace
-    those of a method on a problem. With ``probes: true`` the encoders of every trained model are probed, too, at the
-    end and during training, beside networks of one modality, and its fused features are measured.
+    those of a method on a problem for a seed, unless ``with_tuned`` is False. With ``probes: true`` the encoders of
+    every trained model are probed, too, at the end and during training, beside networks of one modality, and its fused
+    features are measured.
 
     Raises:
-        ConfigError: an unknown key, data set, option, method, argument or setting, with what was probably meant.
+        ConfigError: an unknown key, data set, option, method, argument or setting, with what was probably meant; tuned
+            arguments that a method does not take, or that are there for some of its seeds only.
+        DataError: the table of a description is not there.
     """
     path = Path(path)
     recipe = read_yaml(path)
@@ -76,20 +80,20 @@ def open_recipe(path: str | Path) -> Recipe:
         raise ConfigError(f"{path}: probes: expected true or false, got {probes!r}.")
     if probes:
         methods = {name: run if "peer" in run else {**run, "probes": True} for name, run in methods.items()}
-    tuned = _tuned(path, recipe.get("tuned"))
+    tuned = _tuned(path, recipe.get("tuned") if with_tuned else None)
     cells = list(_cells(recipe, methods, tuned, path))
     return Recipe(cells, methods, whole_number(recipe.get("trials", 10), f"{path}, trials"))
 
 
-def _cells(
-    recipe: Mapping[str, Any], methods: Mapping[str, Any], tuned: Mapping[str, Any], path: Path
-) -> Iterator[Cell]:
+def _cells(recipe: Mapping[str, Any], methods: Mapping[str, Any], tuned: _Tuned, path: Path) -> Iterator[Cell]:
     own_settings = mapping(recipe.get("settings"), f"{path}, settings")
     seeds = whole_number(recipe.get("seeds", 5), f"{path}, seeds")
     for name, given in recipe["problems"].items():
         where = f"{path}, problem {name!r}"
+        if str(name).startswith("."):
+            raise ConfigError(f"{where}: a name that begins with a dot makes hidden folders; give it another.")
         problem = mapping(given, where, _PROBLEM)
-        dataset = _dataset(problem, path, where)
+        dataset, description = _dataset(problem, path, where)
         fit = _fit(problem.get("fit"), f"{where}, fit")
         options = mapping(problem.get("options"), f"{where}, options")
         text = keywords(problem.get("text"), text_vectors, f"{where}, text", but=("data", "rows"))
@@ -104,9 +108,7 @@ def _cells(
                     run = dict(methods[method])
                     if fit and "peer" not in run:
                         run["fit"] = {**run.get("fit", {}), **fit}
-                    better = (tuned.get(full) or {}).get(method)
-                    if better:
-                        run["arguments"] = {**run.get("arguments", {}), **better}
+                    run = tuned.put(run, full, method, seed)
                     yield Cell(
                         problem=full,
                         dataset=dataset,
@@ -119,6 +121,7 @@ def _cells(
                         setting=setting,
                         part=problem.get("part", ""),
                         text=text,
+                        description=description,
                     )
 
 
@@ -151,27 +154,28 @@ def _settings(
 
 
 def _method(given: Any, shared: Mapping[str, Any], where: str) -> dict[str, Any]:
-    run = mapping(given, where, _METHOD)
+    run = {key: value for key, value in mapping(given, where, _METHOD).items() if value is not None}
     if "peer" in run:
         of_known([run["peer"]], PEERS, where, "peer")
         if len(run) > 1:
             raise ConfigError(f"{where}: a peer takes nothing else, got {', '.join(sorted(set(run) - {'peer'}))}.")
-        return dict(run)
+        return run
     mapping(run.get("arguments"), f"{where}, arguments")
     keywords(run.get("model"), default_model, f"{where}, model", but=("data", "encoders"))
-    if run.get("references"):
+    if "references" in run:
         from lacunar.training.references import references
 
         keywords(run["references"], references, f"{where}, references", but=_OURS_OF_REFERENCES)
     own = _fit(run.get("fit"), f"{where}, fit")
+    _check_objective(run, where)
+    return {**run, "fit": {**shared, **own}} if shared or "fit" in run else run
+
+
+def _check_objective(run: Mapping[str, Any], where: str) -> None:
     try:
         make_objective(run)
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"{where}: {error}") from error
-    whole = dict(run)
-    if shared or "fit" in whole:
-        whole["fit"] = {**shared, **own}
-    return whole
 
 
 def _fit(given: Any, where: str) -> Mapping[str, Any]:
@@ -182,8 +186,8 @@ def _fit(given: Any, where: str) -> Mapping[str, Any]:
     return keywords(given, fit, where, but=_OURS)
 
 
-def _dataset(problem: Mapping[str, Any], path: Path, where: str) -> str:
-    """The name of a data set, or the whole path of a description, which a recipe gives from its own folder."""
+def _dataset(problem: Mapping[str, Any], path: Path, where: str) -> tuple[str, Mapping[str, Any]]:
+    """The name of a data set; or the whole path of a description, given from the recipe's folder, and what it says."""
     known = datasets.available()
     if "dataset" not in problem:
         raise ConfigError(
@@ -193,21 +197,65 @@ def _dataset(problem: Mapping[str, Any], path: Path, where: str) -> str:
     if Path(given).suffix.lower() not in SUFFIXES:
         if given not in known:
             raise ConfigError(f"{where}: unknown data set {given!r}.{did_you_mean(given, known)}")
-        return given
+        return given, {}
     description = (path.parent / given).resolve()
     if not description.is_file():
         raise ConfigError(f"{where}: dataset: {description} not found; a path is read from the folder of the recipe.")
     for key in ("options", "part"):
         if problem.get(key):
             raise ConfigError(f"{where}: {key} is for a data set by name; a description says it itself.")
-    return str(description)
+    return str(description), read_description(description)
 
 
-def _tuned(path: Path, given: str | None) -> Mapping[str, Any]:
-    """Arguments by problem and method, from the file of a tuning, which is looked for beside the recipe, too."""
+def _tuned(path: Path, given: str | None) -> _Tuned:
+    """What a tuning has found, from its file, which is looked for beside the recipe, too."""
     if given is None:
-        return {}
+        return _Tuned(path, path, {})
     file = next((place for place in (path.parent / given, Path(given)) if place.exists()), None)
     if file is None:
         raise ConfigError(f"{path}: tuned: {given} not found; 'lacunar bench tune' writes it.")
-    return mapping(mapping(read_yaml(file), str(file)).get("problems"), f"{file}, problems")
+    found: dict[tuple[str, str], Mapping[Any, Any]] = {}
+    problems = mapping(mapping(read_yaml(file), str(file)).get("problems"), f"{file}, problems")
+    for problem, methods in problems.items():
+        for method, seeds in mapping(methods, f"{file}, {problem}").items():
+            where = f"{file}, {problem}, {method}"
+            found[problem, method] = mapping(seeds, where)
+            if not all(isinstance(seed, int) for seed in found[problem, method]):
+                raise ConfigError(
+                    f"{where}: expected arguments by seed, such as {{0: {{rate: 0.3}}}}, got {dict(seeds)}: "
+                    "an earlier version wrote this. Run 'lacunar bench tune' into its folder again."
+                )
+    return _Tuned(path, file, found)
+
+
+class _Tuned:
+    """The arguments that a tuning has found, by problem and method, then by seed."""
+
+    def __init__(self, recipe: Path, file: Path, found: Mapping[tuple[str, str], Mapping[int, Any]]):
+        self.recipe, self.file, self.found = recipe, file, found
+        self._checked: set[str] = set()
+
+    def put(self, run: dict[str, Any], problem: str, method: str, seed: int) -> dict[str, Any]:
+        """A method with the arguments of a problem and seed in place of its own."""
+        seeds = self.found.get((problem, method))
+        if not seeds:
+            return run
+        if seed not in seeds:
+            options = {"--out": self.file.parent, "--method": method, "--problem": problem}
+            said = " ".join(f"{option} {shlex.quote(str(value))}" for option, value in options.items())
+            raise ConfigError(
+                f"{self.file}: {method!r} on {problem!r} has arguments for some seeds, none for seed {seed}; run "
+                f"lacunar bench tune {shlex.quote(str(self.recipe))} {said}"
+            )
+        where = f"{self.file}, {problem}, {method}, seed {seed}"
+        better = mapping(seeds[seed], where)
+        if not better:
+            return run
+        if "peer" in run:
+            raise ConfigError(f"{where}: a peer takes no arguments, got {dict(better)}.")
+        merged = {**run, "arguments": {**run.get("arguments", {}), **better}}
+        what = repr(merged)
+        if what not in self._checked:
+            _check_objective(merged, where)
+            self._checked.add(what)
+        return merged

@@ -7,7 +7,7 @@ import os
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def run_cells(
         folder: of the results. All workers of a cluster must see it under this path.
         n_jobs: cells at a time on this machine.
         cluster: ``"local:2"`` for a Dask cluster of two worker processes on this machine, or the address of a
-            scheduler, such as ``"tcp://host:8786"``; None for processes of joblib.
+            scheduler, such as ``"tcp://host:8786"``, whose workers have one thread each; None for processes of joblib.
         threads: of each cell. One is right for small data: cells side by side use the cores better.
         limit: begin no cell after this many seconds; 0 begins all.
 
@@ -84,7 +84,8 @@ def run_cells(
     Raises:
         MissingExtraError: a cluster is asked for and the package for it is not there.
         RunError: a worker process on this machine died.
-        ConfigError: a number of jobs or threads below 1, or an address that cannot be read.
+        ConfigError: a number of jobs or threads below 1, an address that cannot be read, or Dask workers that run
+            several cells in one process.
     """
     for name, value in (("n_jobs", n_jobs), ("threads", threads)):
         if value < 1:
@@ -166,8 +167,19 @@ def _backend(cluster: str | None, n_jobs: int, threads: int) -> Iterator[tuple[i
             client = stack.enter_context(distributed.Client(address, timeout=20))
         except (OSError, TimeoutError) as error:
             raise ConfigError(f"cluster: no Dask scheduler answers at {cluster}.") from error
+        _one_cell_a_process(client.nthreads())
         stack.enter_context(joblib.parallel_config(backend="dask", client=client))
         yield -1, max(1, sum(client.ncores().values()))
+
+
+def _one_cell_a_process(threads: Mapping[str, int]) -> None:
+    """Cells in threads of one process would share its random numbers, its limit of threads, its clock and memory."""
+    for worker, count in threads.items():
+        if count > 1:
+            raise ConfigError(
+                f"cluster: expected workers with one thread each, as cells share no process; {worker} has {count}. "
+                "Start workers with --nthreads 1, several on a machine with --nworkers."
+            )
 
 
 def _workers(cluster: str) -> int:

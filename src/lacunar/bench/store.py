@@ -74,7 +74,11 @@ class Store:
         try:
             write_json(unfinished / "cell.json", about)
             write_json(unfinished / "result.json", result)
-            # The folder takes its name when everything is in it; a folder that has it already is not replaced.
+            if (self.cells / key).is_dir() and not self.has(key):
+                # Copied in part: no folder can take the name of one that is not empty.
+                os.rename(self.cells / key, unfinished / "replaced")
+                shutil.rmtree(unfinished / "replaced")
+            # The folder takes its name when everything is in it; a finished one that has it already is not replaced.
             os.rename(unfinished, self.cells / key)
         except OSError as error:
             if not self.has(key):

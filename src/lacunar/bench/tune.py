@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,11 @@ import joblib
 import yaml
 
 from lacunar.bench.cells import Cell, load_problem
-from lacunar.bench.execute import limited, make_objective, prepare
+from lacunar.bench.execute import by_method, limited, make_objective, prepare
 from lacunar.bench.recipe import open_recipe
 from lacunar.bench.store import Store
 from lacunar.data.splits import Splits
-from lacunar.errors import ConfigError, MissingExtraError, did_you_mean
+from lacunar.errors import ConfigError, DataError, MissingExtraError, did_you_mean
 from lacunar.objectives import get
 from lacunar.objectives.ranges import Between, Ranges
 from lacunar.training.files import write_whole
@@ -30,23 +28,27 @@ TUNED = "tuned.yaml"
 
 @dataclass(frozen=True)
 class Study:
-    """What the search for one method on one problem has found.
+    """What the search for one method on one problem and seed has found.
 
     Attributes:
         problem: name of the problem, its setting included.
         method: name of the method in the recipe.
+        seed: of split, presence and training.
         trials: how many are finished.
         first_score: validation score of the arguments as the recipe has them, which are the first trial.
         best_score: of the best trial.
         best: its arguments.
+        refused: why the method refused the data; then it has no scores, and keeps its arguments.
     """
 
     problem: str
     method: str
-    trials: int
-    first_score: float
-    best_score: float
-    best: Mapping[str, Any]
+    seed: int
+    trials: int = 0
+    first_score: float = float("nan")
+    best_score: float = float("nan")
+    best: Mapping[str, Any] = field(default_factory=dict)
+    refused: str = ""
 
 
 def tune(
@@ -56,15 +58,16 @@ def tune(
     method: str | None = None,
     problem: str | None = None,
     trials: int | None = None,
-    seeds: int = 1,
+    seeds: int | None = None,
     n_jobs: int = 1,
     progress: Callable[[Study], None] | None = None,
 ) -> Path:
     """Search the ``ranges`` of methods with Optuna; run again to go on, or with more trials.
 
-    A trial trains on the train part and scores ``run.best_score``, the validation mean over subsets, averaged over
-    seeds; the test part is taken away before. The first trial is what the recipe says, so that tuning never chooses
-    anything that is worse on validation.
+    A trial trains on the train part and scores ``run.best_score``, the validation mean over subsets; the test part is
+    taken away before. Each seed has a study of its own: where data are split by seed, the validation part of one holds
+    samples of the test part of another. The first trial is what the recipe says without its ``tuned``, so that tuning
+    never chooses anything that is worse on validation.
 
     Args:
         recipe: a YAML file.
@@ -72,7 +75,7 @@ def tune(
         method: one method of the recipe; all that have ranges when left out.
         problem: one problem, setting included; all when left out.
         trials: of each study; what the recipe says when left out.
-        seeds: how many a trial is averaged over.
+        seeds: tune for so many seeds, the first ones; for all of the recipe when left out.
         n_jobs: studies at a time.
         progress: called with each study as it ends.
 
@@ -81,22 +84,22 @@ def tune(
 
     Raises:
         MissingExtraError: Optuna is not there.
-        ConfigError: an unknown method or problem, or a method without ranges.
+        ConfigError: an unknown method or problem, a method without ranges, or more seeds than the recipe has.
     """
     try:
         import optuna  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("optuna", "tune", "Tuning") from error
-    opened = open_recipe(recipe)
+    opened = open_recipe(recipe, with_tuned=False)
     wanted = opened.trials if trials is None else trials
     for name, value in (("trials", wanted), ("seeds", seeds), ("n_jobs", n_jobs)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ConfigError(f"{name}: expected a whole number of at least 1, got {value}.")
     folder = Path(out).resolve()
     (folder / "studies").mkdir(parents=True, exist_ok=True)
-    chosen = _chosen(opened.cells, method, problem)
+    chosen = _chosen(opened.cells, method, problem, seeds)
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
-    calls = (joblib.delayed(_search)(cell, str(folder), wanted, seeds) for cell in chosen)
+    calls = (joblib.delayed(_search)(cell, str(folder), wanted) for cell in chosen)
     for study in parallel(calls):
         _keep(folder, study)
         if progress is not None:
@@ -104,21 +107,21 @@ def tune(
     return folder / TUNED
 
 
-def _chosen(cells: Sequence[Cell], method: str | None, problem: str | None) -> list[Cell]:
-    """One cell for each problem and method that is to be tuned."""
+def _chosen(cells: Sequence[Cell], method: str | None, problem: str | None, seeds: int | None) -> list[Cell]:
+    """The cells whose methods are to be tuned."""
     methods, problems = (list(dict.fromkeys(getattr(cell, name) for cell in cells)) for name in ("method", "problem"))
     for given, known, what in ((method, methods, "method"), (problem, problems, "problem")):
         if given is not None and given not in known:
             raise ConfigError(f"Unknown {what} {given!r}.{did_you_mean(given, known)}")
-    first = {(cell.problem, cell.method): cell for cell in reversed(cells)}
     found = [
-        cell
-        for (where, name), cell in first.items()
-        if method in (None, name) and problem in (None, where) and ranges_of(cell)
+        cell for cell in cells if method in (None, cell.method) and problem in (None, cell.problem) and ranges_of(cell)
     ]
     if not found:
         raise ConfigError(f"{method or 'No method of the recipe'}: there are no ranges to search.")
-    return sorted(found, key=lambda cell: (problems.index(cell.problem), methods.index(cell.method)))
+    known_seeds = len({cell.seed for cell in found})
+    if seeds is not None and seeds > known_seeds:
+        raise ConfigError(f"seeds: expected at most the {known_seeds} of the recipe, got {seeds}.")
+    return [cell for cell in found if seeds is None or cell.seed < seeds]
 
 
 def ranges_of(cell: Cell) -> Ranges:
@@ -129,37 +132,39 @@ def ranges_of(cell: Cell) -> Ranges:
     return get(name).ranges
 
 
-def _search(cell: Cell, folder: str, trials: int, seeds: int) -> Study:
+def _search(cell: Cell, folder: str, trials: int) -> Study:
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # What fails is raised or, where a method refuses, told in a line: Optuna need not print it, too.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    complete, waiting = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.WAITING
     store = Store(folder)
-    with store.alone(f"study-{_mark(cell, seeds)}"), limited(1):
-        storage = f"sqlite:///{Path(folder) / 'studies' / f'{_mark(cell, seeds)}.db'}"
+    with store.alone(f"study-{cell.key}"), limited(1):
         study = optuna.create_study(
-            storage=storage, study_name=f"{cell.problem} | {cell.method}", direction="maximize", load_if_exists=True
+            storage=f"sqlite:///{Path(folder) / 'studies' / f'{cell.key}.db'}",
+            study_name=f"{cell.problem} | {cell.method} | {cell.seed}",
+            direction="maximize",
+            load_if_exists=True,
         )
         # What a killed process was at is over, and is tried again.
-        done = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
-        if not done:
-            study.enqueue_trial(_as_given(cell), skip_if_exists=True)
-        data = [_without_test(load_problem(replace(cell, seed=seed))) for seed in range(seeds)]
-        for number in range(len(done), trials):
-            # The sampler's draws depend on the number of the trial alone, so that a search that goes on repeats none.
-            study.sampler = optuna.samplers.TPESampler(seed=number)
-            study.optimize(lambda trial: _validate(cell, trial, data, store), n_trials=1)
-        done = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+        given, open_or_done = _as_given(cell), study.get_trials(states=(complete, waiting))
+        if all(trial.system_attrs.get("fixed_params") != given for trial in open_or_done):
+            study.enqueue_trial(given)
+        data = _without_test(load_problem(cell))
+        try:
+            for number in range(len(study.get_trials(states=(complete,))), trials):
+                # The sampler's draws depend on the trial's number alone, so that a search that goes on repeats none.
+                study.sampler = optuna.samplers.TPESampler(seed=number)
+                study.optimize(lambda trial: _validate(cell, trial, data, store), n_trials=1)
+        except (ConfigError, DataError) as error:
+            if not by_method(error):
+                raise
+            return Study(cell.problem, cell.method, cell.seed, refused=str(error))
+        done = study.get_trials(states=(complete,))
         first = min(done, key=lambda trial: trial.number)
         assert first.value is not None
-        return Study(cell.problem, cell.method, len(done), first.value, study.best_value, study.best_params)
-
-
-def _mark(cell: Cell, seeds: int) -> str:
-    """A name for the study that changes with anything in the cell but its seed."""
-    whole = json.dumps([replace(cell, seed=0).key, seeds])
-    return f"{cell.problem}-{cell.method}".replace(" ", "_").replace("/", "_") + (
-        "-" + hashlib.sha256(whole.encode()).hexdigest()[:8]
-    )
+        scores = first.value, study.best_value
+        return Study(cell.problem, cell.method, cell.seed, len(done), *scores, study.best_params)
 
 
 def _as_given(cell: Cell) -> dict[str, Any]:
@@ -177,7 +182,7 @@ def _without_test(data: Splits) -> Splits:
     return Splits(data.train, data.val, None)
 
 
-def _validate(cell: Cell, trial: Any, data: Sequence[Splits], store: Store) -> float:
+def _validate(cell: Cell, trial: Any, data: Splits, store: Store) -> float:
     from lacunar.training.fit import fit
 
     arguments = dict(cell.run.get("arguments") or {})
@@ -187,21 +192,22 @@ def _validate(cell: Cell, trial: Any, data: Sequence[Splits], store: Store) -> f
         else:
             arguments[name] = trial.suggest_categorical(name, span.values)
     plan = {**cell.run, "arguments": arguments}
-    scores = []
-    for seed, parts in enumerate(data):
-        objective = make_objective(plan)
-        shared, model = prepare(objective, plan, parts, seed, store)
-        run = fit(
-            parts, model, objective, seed=seed, references=shared, progress=False,
-            **{**plan.get("fit", {}), "experts": False},
-        )  # fmt: skip
-        scores.append(run.best_score)
-    return sum(scores) / len(scores)
+    objective = make_objective(plan)
+    shared, model = prepare(objective, plan, data, cell.seed, store)
+    run = fit(
+        data, model, objective, seed=cell.seed, references=shared, progress=False,
+        **{**plan.get("fit", {}), "experts": False},
+    )  # fmt: skip
+    return run.best_score
 
 
 def _keep(folder: Path, study: Study) -> None:
     path = folder / TUNED
     content = (yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None) or {"problems": {}}
-    content["problems"].setdefault(study.problem, {})[study.method] = dict(study.best)
-    text = "# Written by 'lacunar bench tune'; a recipe takes it as tuned: PATH.\n" + yaml.safe_dump(content)
+    methods = content["problems"].setdefault(study.problem, {})
+    # Earlier versions wrote arguments without seeds.
+    others = {seed: best for seed, best in methods.get(study.method, {}).items() if isinstance(seed, int)}
+    methods[study.method] = {**others, study.seed: dict(study.best)}
+    text = "# Written by 'lacunar bench tune'; a recipe takes it as tuned: PATH. Arguments are by seed; those of the\n"
+    text += "# recipe stay where a method refused the data: {}.\n" + yaml.safe_dump(content)
     write_whole(path, lambda file: file.write(text.encode()))

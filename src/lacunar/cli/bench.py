@@ -54,7 +54,10 @@ def _run(words: Sequence[str]) -> int:
         help="a text or regular expression in 'problem | method | seed'",
     )
     parser.add_argument(
-        "--cluster", type=str, help="run on Dask instead: local:2 (two workers here) or a scheduler, tcp://host:8786"
+        "--cluster",
+        type=str,
+        help="run on Dask instead: local:2 (two workers here) or a scheduler, tcp://host:8786, whose workers were "
+        "started with --nthreads 1",
     )
     parser.add_argument("--threads", type=int, default=1, help="threads of each cell; 1 is right for small data")
     parser.add_argument("--limit", type=float, default=0, help="begin no cell after this many seconds; 0: begin all")
@@ -155,16 +158,18 @@ def _report(words: Sequence[str]) -> int:
 def _tune(words: Sequence[str]) -> int:
     parser = make_parser(
         "bench tune",
-        "Search the hyper-parameters of methods on validation, with the same number of trials for each. The test part "
-        "is not read. Run again to go on, or with more trials.",
+        "Search the hyper-parameters of methods on validation, for each problem and seed by itself, with the same "
+        "number of trials for each. The test part is not read. Run again to go on, or with more trials.",
     )
     parser.add_argument("recipe", type=str, help="a YAML file")
     parser.add_argument("--out", type=str, help="folder of the studies and of tuned.yaml")
     parser.add_argument("--method", type=str, help="one method of the recipe (default: all that can be tuned)")
     parser.add_argument("--problem", type=str, help="one problem of the recipe, setting included (default: all)")
-    parser.add_argument("--trials", type=int, help="of each method and problem (default: what the recipe says, or 10)")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds that a trial's score is a mean over")
-    parser.add_argument("--n_jobs", type=int, default=1, help="methods or problems at a time")
+    parser.add_argument(
+        "--trials", type=int, help="of each method, problem and seed (default: what the recipe says, or 10)"
+    )
+    parser.add_argument("--seeds", type=int, help="tune for so many seeds, the first ones (default: all of the recipe)")
+    parser.add_argument("--n_jobs", type=int, default=1, help="searches at a time")
     options = parse(parser, words)
     out = _needed(options.out, "--out is needed, for example --out results/tuning.")
     show_log(quiet=True)
@@ -173,7 +178,8 @@ def _tune(words: Sequence[str]) -> int:
     def show(study: Any) -> None:
         gain = study.best_score - study.first_score
         said = f"validation {study.first_score:.3f} as given, {study.best_score:.3f} ({gain:+.3f}) with {study.best}"
-        say(f"{study.problem} | {study.method}: {study.trials} trials, {said}")
+        found = f"refused: {study.refused}" if study.refused else f"{study.trials} trials, {said}"
+        say(f"{study.problem} | {study.method} | {study.seed}: {found}")
 
     found = tune(
         options.recipe, out, method=options.method, problem=options.problem, trials=options.trials,
