@@ -10,12 +10,14 @@ import pytest
 import yaml
 from matplotlib.transforms import Bbox
 
+from lacunar.bench.__main__ import table as print_table
 from lacunar.bench.findings import find, read_reported
 from lacunar.bench.report import latex, write_report
 from lacunar.bench.store import Store
 from lacunar.cli import main
 from lacunar.errors import ConfigError, DataError
 from lacunar.report.bench_figures import cost_figure
+from lacunar.report.bench_numbers import p_value, points
 from lacunar.report.bench_page import bench_page
 from lacunar.report.page import Table
 
@@ -34,7 +36,10 @@ def put(folder, seeds=3, methods=("MCE", "joint", "late"), problems=("p", "q"), 
                     scores = {"a": 0.3 + 0.1 * k, "b": 0.5 + 0.1 * k, "a+b": 0.6 + 0.1 * k}
                     scores = {name: value + noise for name, value in scores.items()}
                     subsets = {"none": {"size": 0, "score": 0.1}}
-                    subsets |= {name: {"size": name.count("+") + 1, "score": v} for name, v in scores.items()}
+                    subsets |= {
+                        name: {"size": name.count("+") + 1, "score": v, "log_loss": 1 - v, "ece": 1 - v}
+                        for name, v in scores.items()
+                    }
                     cell = {"problem": f"{problem} ({setting})", "setting": setting, "method": method, "seed": seed}
                     about = {"cell": cell, "presence": f"{problem}{setting}{seed}", "versions": {"lacunar": "9.9"}}
                     table = {"mean": sum(scores.values()) / 3, "worst": min(scores.values()), "full": scores["a+b"]}
@@ -215,12 +220,53 @@ def test_a_column_of_a_paper_stands_only_beside_its_methods(tmp_path):
 
 
 def test_latex_is_escaped_and_marks_the_best():
-    frame = pd.DataFrame({"a_b": [1.0, 2.0], "c&d": [np.nan, 0.5]}, index=["50 %", "m"])
+    frame = pd.DataFrame({"a_b": [0.01, 0.02], "c&d": [np.nan, 0.005]}, index=["50 %", "m"])
     text = latex(frame, "A $ caption")
     assert r"a\_b & c\&d" in text
     assert r"50 \% & 1.0 & -- \\" in text
     assert r"m & \textbf{2.0} & \textbf{0.5} \\" in text
     assert r"A \$ caption" in text
+
+
+def test_latex_writes_numbers_as_the_page_does(tmp_path):
+    frame = pd.DataFrame({"d": [-0.0003, 0.02], "p": [0.0004, 0.04]}, index=["<a|b>", "m"])
+    text = latex(frame, "", best=False, shapes={"d": points, "p": p_value})
+    assert r"\textless{}a\textbar{}b\textgreater{} & 0.0 & \textless{} 0.001 \\" in text
+    assert r"m & +2.0 & 0.040 \\" in text
+    assert "-0.0" not in latex(frame, "")
+    tables = write_report(put(tmp_path)).tables
+    assert "late & +20.0 & +20.0 & +20.0 & " in (tables / "differences.tex").read_text()
+
+
+@pytest.mark.parametrize(
+    ("measure", "best"), [("mean", "late"), ("log_loss", "late"), ("ece", "late"), ("fit_seconds", "MCE")]
+)
+def test_the_printed_table_marks_the_best(tmp_path, capsys, measure, best):
+    print_table(put(tmp_path), "MCE", measure)
+    marked = [line.split(" | ")[0].strip("| ") for line in capsys.readouterr().out.splitlines() if "**" in line]
+    assert marked == [best]
+
+
+def test_methods_of_other_splits_are_not_compared(tmp_path):
+    put(tmp_path)
+    for file in (tmp_path / "cells").glob("p-x-*-0/cell.json"):
+        split = "other" if "late" in file.parent.name else "one"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"split": split}))
+    with pytest.raises(DataError, match=r"Problem 'p \(x\)', seed 0: methods were run on different splits"):
+        find(tmp_path)
+
+
+def test_the_page_says_what_each_test_is_over(tmp_path):
+    put(tmp_path, problems="pqrstu", settings=("x",), refused=False)
+
+    def said():
+        section = next(one for one in bench_page(find(tmp_path)).sections if one.anchor == "differences")
+        return section.blocks[0].text
+
+    assert "signed-rank test over problems, adjusted" in said()
+    for file in (tmp_path / "cells").glob("u-x-late-*/*.json"):
+        file.unlink()
+    assert "signed-rank test over problems (over problems and seeds for late), adjusted" in said()
 
 
 def test_results_of_an_earlier_version_are_reported(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from lacunar.bench.statistics import compare, holm, pivot, ranks, record, wilcoxon
+from lacunar.bench.tables import comparison
 from lacunar.errors import ConfigError, DataError
 
 
@@ -160,11 +161,31 @@ def test_wins_by_hand():
     assert wins.loc["a"].tolist() == [0, 0, 0]
 
 
-def test_what_cannot_be_paired_is_refused():
+def test_ranks_and_wins_are_over_shared_seeds():
+    easy = results(methods=("A", "B"), problems=6, seeds=2)
+    easy["mean"] = np.where(easy["method"] == "B", 0.6, np.where(easy["seed"] == 1, 0.9, 0.5))
+    frame = easy[(easy["method"] == "A") | (easy["seed"] == 0)]  # B lacks the seed on which A scores .9
+    scores = pivot(frame)
+    assert ranks(scores).average.to_dict() == {"B": 1.0, "A": 2.0}
+    assert record(scores).to_numpy().tolist() == [[0, 0], [6, 0]]
+    late = easy[easy["seed"] == 1].replace({"method": {"A": "C", "B": "D"}})  # C and D meet A there, and B nowhere
+    wins = record(pivot(pd.concat([frame, late])))
+    assert wins.loc["A"].tolist() == [0, 0, 0, 6]
+    assert wins.loc["B"].tolist() == [6, 0, 0, 0]
+
+
+@pytest.mark.parametrize("compared", [pivot, lambda frame: comparison(frame, ["p0 (0)"], "a")])
+def test_what_cannot_be_paired_is_refused(compared):
     frame = results()
     frame.loc[0, "presence"] = "other"
     with pytest.raises(DataError, match="different presence tables"):
-        pivot(frame)
+        compared(frame)
+    frame = results().assign(split="one")
+    frame.loc[0, "split"] = None  # of an earlier version: nothing to compare
+    compared(frame)
+    frame.loc[0, "split"] = "other"
+    with pytest.raises(DataError, match=r"Problem 'p0 \(0\)', seed 0: methods were run on different splits"):
+        compared(frame)
     frame = pd.concat([results(), results().iloc[:1]])
     with pytest.raises(DataError, match="was run with two configurations"):
-        pivot(frame)
+        compared(frame)

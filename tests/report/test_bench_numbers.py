@@ -11,6 +11,7 @@ NAN = math.nan
     ("said", "expected"),
     [
         (percent(0.8765), "87.6"), (percent(1), "100.0"), (percent(NAN), "-"),
+        (percent(-0.0003), "0.0"), (percent(-0.0006), "-0.1"),
         (spread(0.5, 0.0123), "50.0 ± 1.2"), (spread(0.5, NAN), "50.0"), (spread(NAN, 0.1), "-"),
         (points(0.0349), "+3.5"), (points(-0.0349), "-3.5"), (points(NAN), "-"),
         (points(0.0004), "0.0"), (points(-0.0004), "0.0"), (points(-0.0006), "-0.1"),

@@ -12,7 +12,7 @@ from lacunar.bench.cells import select
 from lacunar.bench.protocol import protocol
 from lacunar.bench.recipe import read_recipe
 from lacunar.bench.runner import run_cells
-from lacunar.bench.tables import collect, comparison, markdown
+from lacunar.bench.tables import COSTS, LESS_IS_BETTER, collect, comparison, markdown
 
 
 def run(recipe: Path, out: Path, n_jobs: int = 1, only: str = "", limit: int = 0) -> None:
@@ -39,9 +39,9 @@ def table(folder: Path, against: str = "default", measure: str = "mean", problem
     """Print the comparison of all methods on the problems whose name contains a text, as Markdown."""
     results = collect(folder)
     names = [name for name in dict.fromkeys(results["problem"]) if problems in name]
-    print(
-        markdown(comparison(results, names, against, measure), against, percent=measure not in ("log_loss", "seconds"))
-    )
+    percent = measure not in ("log_loss", "seconds", *COSTS)
+    best = min if measure in LESS_IS_BETTER else max
+    print(markdown(comparison(results, names, against, measure), against, percent, best))
 
 
 if __name__ == "__main__":

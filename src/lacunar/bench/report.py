@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lacunar.bench.findings import find
+from lacunar.report.bench_numbers import p_value, percent, points
 from lacunar.report.bench_page import BenchFacts, bench_page
 from lacunar.training.files import write_whole
 
@@ -94,29 +96,33 @@ def _frames(facts: BenchFacts) -> dict[str, pd.DataFrame]:
 
 def _latex_tables(facts: BenchFacts) -> dict[str, str]:
     tables = {
-        "mean": latex(100 * facts.means, "Mean over subsets, in percent."),
-        "worst": latex(100 * facts.worst, "Worst subset, in percent."),
+        "mean": latex(facts.means, "Mean over subsets, in percent."),
+        "worst": latex(facts.worst, "Worst subset, in percent."),
     }
     for number, (name, table) in enumerate(facts.settings.items(), 1):
-        means = 100 * cast(pd.DataFrame, table.xs("mean", axis=1, level=1))
+        means = cast(pd.DataFrame, table.xs("mean", axis=1, level=1))
         tables[f"settings-{number}"] = latex(means, f"{name}: mean over subsets in percent, by presence setting.")
     frame = facts.differences["mean"]
     if len(frame):
-        columns = ["difference", "low", "high"]
-        shown = pd.concat([100 * frame[columns], frame[["p_holm"]]], axis=1).set_axis(frame["method"], axis=0)
+        shapes = {"difference": points, "low": points, "high": points, "p_holm": p_value}
         caption = f"Difference to {facts.against} in points, with its interval and Holm's adjusted p."
-        tables["differences"] = latex(shown, caption, best=False, digits={"p_holm": 3})
+        tables["differences"] = latex(frame.set_index("method")[list(shapes)], caption, best=False, shapes=shapes)
     return tables
 
 
-def latex(frame: pd.DataFrame, caption: str, best: bool = True, digits: dict[str, int] | None = None) -> str:
+def latex(
+    frame: pd.DataFrame,
+    caption: str,
+    best: bool = True,
+    shapes: Mapping[str, Callable[[float], str]] | None = None,
+) -> str:
     """A frame as a LaTeX table for the package ``booktabs``.
 
     Args:
         frame: numbers, one row per method.
         caption: of the table.
         best: print the largest of each column in bold.
-        digits: after the point, by column; 1 for all others.
+        shapes: how the numbers of a column are written; as percent in all others.
     """
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escaped(caption)}}}"]
     lines += [rf"\begin{{tabular}}{{l{'r' * frame.shape[1]}}}", r"\toprule"]
@@ -129,8 +135,8 @@ def latex(frame: pd.DataFrame, caption: str, best: bool = True, digits: dict[str
             if not np.isfinite(value):
                 cells.append("--")
                 continue
-            text = f"{value:.{(digits or {}).get(str(column), 1)}f}"
-            top = best and value >= float(frame[column].max()) - 1e-9
+            text = _escaped((shapes or {}).get(str(column), percent)(value))
+            top = best and value >= float(frame[column].max()) - 1e-12
             cells.append(rf"\textbf{{{text}}}" if top else text)
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
@@ -138,7 +144,8 @@ def latex(frame: pd.DataFrame, caption: str, best: bool = True, digits: dict[str
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}",
 }  # fmt: skip
 
 

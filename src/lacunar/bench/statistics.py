@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from lacunar.bench.tables import check_paired
 from lacunar.errors import ConfigError, DataError
 from lacunar.evaluation.statistics import percentile_interval, seed_interval
 
@@ -33,21 +34,9 @@ def pivot(results: pd.DataFrame, measure: str = "mean") -> pd.DataFrame:
         measure: what is compared.
 
     Raises:
-        DataError: methods of a problem and seed were run on different presence tables.
+        DataError: cells that cannot be paired; see :func:`lacunar.bench.tables.check_paired`.
     """
-    tables = results.groupby(["problem", "seed"])["presence"].nunique()
-    if (tables > 1).any():
-        problem, seed = tables[tables > 1].index[0]
-        raise DataError(
-            f"Problem {problem!r}, seed {seed}: methods were run on different presence tables; run them again."
-        )
-    twice = results.duplicated(["problem", "seed", "method"])
-    if twice.any():
-        row = results[twice].iloc[0]
-        raise DataError(
-            f"Problem {row['problem']!r}, method {row['method']!r}, seed {row['seed']} was run with two configurations "
-            "into one folder. Use a folder for each, or remove the cells that no longer count."
-        )
+    check_paired(results)
     order = list(dict.fromkeys(results["method"]))
     frame = results.set_index(["data", "problem", "seed", "method"])[measure].unstack("method")
     return frame[order].astype(float)
@@ -224,8 +213,9 @@ class Ranks:
 def ranks(scores: pd.DataFrame, alpha: float = 0.05) -> Ranks:
     """Ranks of the methods in each block, averaged (Demsar 2006).
 
-    A block is a problem, scored by means over seeds, or a problem and a seed where there are fewer than six problems.
-    Only blocks that all methods have count; a method that lacks more than a fifth of the problems is left out first.
+    A block is a problem, scored by means over the seeds that all methods have, or a problem and a seed where there are
+    fewer than six problems. Only blocks that all methods have count; a method that lacks more than a fifth of the
+    problems is left out first.
 
     Args:
         scores: from :func:`pivot`; higher is better.
@@ -238,10 +228,10 @@ def ranks(scores: pd.DataFrame, alpha: float = 0.05) -> Ranks:
     lacks = by_problem.isna().mean()
     kept = [name for name in scores.columns if lacks[name] <= MAY_LACK]
     left_out = tuple(name for name in scores.columns if name not in kept)
-    complete = by_problem[kept].dropna()
-    over = "problems"
+    shared = scores[kept].dropna()
+    complete, over = shared.groupby(level="problem", sort=False).mean(), "problems"
     if len(complete) < ENOUGH_PROBLEMS:
-        complete, over = scores[kept].dropna(), "problems and seeds"
+        complete, over = shared, "problems and seeds"
     n, k = complete.shape
     if k < 2 or n < 2:
         raise DataError(f"Ranks need at least 2 methods and 2 problems that all of them have, got {k} and {n}.")
@@ -267,15 +257,17 @@ def _friedman(table: np.ndarray) -> float:
 
 
 def record(scores: pd.DataFrame, methods: Sequence[str] | None = None) -> pd.DataFrame:
-    """How often each method (rows) is better than each other one (columns), by means over the seeds of a problem.
+    """How often each method (rows) is better than each other one (columns).
+
+    A problem counts by the means of both over the seeds that both have.
 
     Args:
         scores: from :func:`pivot`.
         methods: which; all when left out.
     """
     names = list(scores.columns if methods is None else methods)
-    by_problem = scores[names].groupby(level="problem", sort=False).mean()
-    values = by_problem.to_numpy()
-    with np.errstate(invalid="ignore"):
-        wins = (values[:, :, None] > values[:, None, :] + 1e-12).sum(0)
-    return pd.DataFrame(wins, index=names, columns=names)
+    wins = {}
+    for name in names:
+        gaps = scores[names].rsub(scores[name], axis=0)
+        wins[name] = (gaps.groupby(level="problem", sort=False).mean() > 1e-12).sum()
+    return pd.DataFrame.from_dict(wins, orient="index", columns=names)

@@ -13,12 +13,23 @@ from lacunar.bench.store import Store
 from lacunar.errors import DataError
 from lacunar.evaluation.statistics import seed_interval
 
-__all__ = ["collect", "comparison", "data_name", "markdown", "modality_scores", "refusals", "subset_scores"]
+__all__ = [
+    "check_paired",
+    "collect",
+    "comparison",
+    "data_name",
+    "markdown",
+    "modality_scores",
+    "refusals",
+    "subset_scores",
+]
 
 #: Columns of the subset table whose mean over all subsets is collected too.
 AVERAGED = ("balanced_accuracy", "log_loss", "ece")
 #: What a cell took beside its seconds; cells of earlier versions lack some.
 COSTS = ("fit_seconds", "fit_processor", "processor", "reference_seconds", "step_mb", "resident_mb")
+#: Measures of :func:`collect` that are better where they are smaller.
+LESS_IS_BETTER = frozenset({"log_loss", "ece", "seconds", *COSTS})
 
 
 def collect(folder: str | Path | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -49,6 +60,7 @@ def collect(folder: str | Path | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                     **{name: pd.Series([row.get(name) for row in subsets], dtype=float).mean() for name in AVERAGED},
                     "seconds": result["seconds"],
                     "presence": result["presence"],
+                    "split": result.get("split"),  # cells of earlier versions lack it
                     "data": data_name(cell),
                     "setting": cell.get("setting", ""),
                     "variant_of": "" if method == cell["method"] else cell["method"],
@@ -123,9 +135,12 @@ def comparison(
         against: the method that the others are compared with.
         measure: what is compared.
         confidence: of the intervals.
+
+    Raises:
+        DataError: cells that cannot be paired; see :func:`check_paired`.
     """
     chosen = results[results["problem"].isin(problems)]
-    _same_presence(chosen)
+    check_paired(chosen)
     by_seed = chosen.pivot_table(index=["method", "seed"], columns="problem", values=measure)[list(problems)]
     by_seed = by_seed.dropna()
     rows = {}
@@ -152,13 +167,29 @@ def comparison(
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _same_presence(results: pd.DataFrame) -> None:
-    """Methods are compared on the same cells only."""
-    tables = results.groupby(["problem", "seed"])["presence"].nunique()
-    if (tables > 1).any():
-        problem, seed = tables[tables > 1].index[0]
+def check_paired(results: pd.DataFrame) -> None:
+    """Methods are compared on the same samples and missing cells only, each in one configuration.
+
+    Args:
+        results: from :func:`collect`.
+
+    Raises:
+        DataError: methods of a problem and seed were run on different presence tables or splits, or a method twice.
+    """
+    # Complete data have one presence table in all splits.
+    for column, what in {"presence": "presence tables", "split": "splits"}.items():
+        if column not in results:  # kept from an earlier version
+            continue
+        different = results.groupby(["problem", "seed"])[column].nunique() > 1
+        if different.any():
+            problem, seed = different[different].index[0]
+            raise DataError(f"Problem {problem!r}, seed {seed}: methods were run on different {what}; run them again.")
+    twice = results.duplicated(["problem", "seed", "method"])
+    if twice.any():
+        row = results[twice].iloc[0]
         raise DataError(
-            f"Problem {problem!r}, seed {seed}: methods were run on different presence tables; run them again."
+            f"Problem {row['problem']!r}, method {row['method']!r}, seed {row['seed']} was run with two configurations "
+            "into one folder. Use a folder for each, or remove the cells that no longer count."
         )
 
 

@@ -11,8 +11,8 @@ NOTHING = "-"
 
 
 def percent(value: float) -> str:
-    """A share as percent."""
-    return f"{100 * value:.1f}" if np.isfinite(value) else NOTHING
+    """A share as percent; without a sign where it rounds to nothing."""
+    return f"{100 * value:z.1f}" if np.isfinite(value) else NOTHING
 
 
 def spread(mean: float, deviation: float) -> str:

@@ -213,7 +213,7 @@ def _differences_section(facts: BenchFacts) -> Section:
     text = (
         f"Each method minus {facts.against} in points, paired: the same samples, missing cells and seeds. Intervals "
         f"({100 * facts.confidence:g} %) are of a bootstrap that draws data sets and, within them, seeds; from few "
-        f"data sets they are too narrow. p is Wilcoxon's signed-rank test over {frame['over'].iloc[0]}, adjusted by "
+        f"data sets they are too narrow. p is Wilcoxon's signed-rank test over {_units(frame)}, adjusted by "
         "Holm over the methods; settings of one data set share samples, so it is somewhat too small."
     )
     if facts.seeds > 1:
@@ -227,6 +227,13 @@ def _differences_section(facts: BenchFacts) -> Section:
         for name, table in (("Mean", frame), ("Worst", facts.differences["worst"]))
     ]
     return Section("differences", f"Differences to {facts.against}", blocks)
+
+
+def _units(frame: pd.DataFrame) -> str:
+    """What the tests of a table are over; methods with few problems are tested by their seeds, too."""
+    kinds = frame.groupby("over")["method"].agg(list)
+    usual, *others = kinds.index
+    return usual + "".join(f" (over {kind} for {_listed(kinds[kind])})" for kind in others)
 
 
 def _differences(caption: str, frame: pd.DataFrame, clear: bool) -> Table:
