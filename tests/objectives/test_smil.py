@@ -9,7 +9,7 @@ from tests.helpers import first_batch, small_model, vectors
 from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError
 from lacunar.models.defaults import default_model
-from lacunar.objectives.smil import SMIL, MetaFusion, _rows
+from lacunar.objectives.smil import SMIL, MetaFusion, _imputes, _rows
 from lacunar.training.fit import fit
 
 
@@ -85,7 +85,29 @@ def test_the_encoder_of_a_modality_that_is_missing_takes_no_inner_step():
     assert any(p.grad.abs().sum() > 0 for p in model.encoders[0].parameters())
 
 
-def test_prediction_is_steady_and_sees_no_missing_modality():
+def test_prediction_without_a_modality_never_meets_its_encoder():
+    data = vectors(3, n=40, missing=0.0)
+    model, objective = ready(data)
+    predictor = objective.build(model).eval()
+    seen = first_batch(data).hide(["m0", "m2"])
+    before = predictor(seen)
+    with torch.no_grad():
+        for parameter in model.encoders[1].parameters():
+            parameter.add_(1.0)
+    assert torch.equal(predictor(seen), before)
+    assert not torch.equal(predictor(first_batch(data)), before)
+
+
+def test_networks_that_impute_take_no_inner_step():
+    data = vectors(2, n=40)
+    _, objective = ready(data)
+    names = {name for name, _ in objective.fusion.named_parameters(prefix="model.fusion") if _imputes(name)}
+    parts = {name.split(".")[2] for name in names}
+    assert parts == {"weigh", "raise_features", "raise_hidden"}
+    assert not _imputes("model.fusion.layer.weight")
+
+
+def test_prediction_is_steady():
     data = vectors(3, n=40)
     model, objective = ready(data)
     predictor = objective.build(model).eval()

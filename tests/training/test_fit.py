@@ -22,14 +22,24 @@ from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.evaluation import capability_trajectory
 from lacunar.models.multimodal import MultimodalModel
-from lacunar.objectives import MCE, Joint, ModalityDropout
+from lacunar.objectives import (
+    MCE,
+    PMR,
+    SMIL,
+    GenerateRest,
+    GradientBlending,
+    Joint,
+    ModalityDropout,
+    Resampling,
+    available,
+)
 from lacunar.training.fit import fit
 from lacunar.training.log import read_lines
 from lacunar.training.run import load_run
 from lacunar.training.snapshots import snapshot_epochs
 from lacunar.training.validation import Validation, Validator
-from tests.helpers import Concat, fixed_references, small_model, vectors
-from tests.training.worlds import dropping_model, listing, mce, same, splits, weights
+from tests.helpers import Concat, first_batch, fixed_references, small_model, vectors
+from tests.training.worlds import dropping_model, listing, mce, objective, same, splits, weights
 
 QUICK = {"max_epochs": 3, "batch_size": 16, "experts": False}
 
@@ -385,6 +395,13 @@ def test_precision(data, precision, kept):
     assert run.steps["loss"].notna().all()
     assert run.history["val/score"].notna().all()
     assert next(run.model.parameters()).dtype == kept
+    assert torch.isfinite(run.model(first_batch(data.val))).all(), "and predicts from data in single precision"
+
+
+@pytest.mark.parametrize("method", [PMR, SMIL, GradientBlending, Resampling, GenerateRest])
+def test_what_methods_do_between_batches_follows_the_precision(data, method):
+    run = fit(data, small_model(data.train), method(), precision="bf16-true", **{**QUICK, "max_epochs": 3})
+    assert run.steps["loss"].notna().all()
 
 
 def test_mixed_precision_of_mce(data):
@@ -440,6 +457,39 @@ def test_hooks_of_the_objective_are_called_in_order(data, tmp_path):
     resumed = fit(data, small_model(data.train), again, out=tmp_path / "run", **QUICK)
     assert again.calls[:2] == [("start", 1), ("set", 1)]
     assert same(weights(run), weights(resumed))
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("name", sorted(available()))
+def test_every_method_goes_on_where_it_was_interrupted(data, tmp_path, name, epoch):
+    options = {**QUICK, "max_epochs": 4}
+    whole = fit(data, dropping_model(data), objective(name, data), **options)
+    with pytest.raises(ZeroDivisionError):
+        fit(
+            data,
+            dropping_model(data),
+            objective(name, data),
+            out=tmp_path / "run",
+            callbacks=[Fail(epoch, 1)],
+            **options,
+        )
+    resumed = fit(data, dropping_model(data), objective(name, data), out=tmp_path / "run", **options)
+    assert same(weights(whole), weights(resumed))
+    states = (run.objective.state_dict() for run in (resumed, whole))
+    torch.testing.assert_close(*states, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_the_schedule_ends_with_the_training_however_many_steps_an_epoch_has(data, share):
+    class Fewer(Joint):
+        def training_set(self, data, epoch):
+            return data.select(torch.arange(int(share * len(data))) % len(data))
+
+    usual, other = (fit(data, small_model(data.train), kind(), lr=0.01, **QUICK) for kind in (Joint, Fewer))
+    assert len(other.steps) == pytest.approx(share * len(usual.steps), abs=3)
+    assert other.steps["lr"].max() == pytest.approx(usual.steps["lr"].max(), rel=0.1)
+    assert other.steps["lr"].iloc[-1] < 0.2 * other.steps["lr"].max()
+    assert usual.steps["lr"].iloc[-1] < 0.2 * usual.steps["lr"].max()
 
 
 def test_finish_makes_the_model_that_is_returned(data, tmp_path):

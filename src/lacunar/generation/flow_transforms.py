@@ -175,10 +175,11 @@ class _Mixing(nn.Module):
     def inverse(self, y: Tensor) -> Tensor:
         linear = require_zuko().transforms.LULinearTransform(self.LU)
         # zuko solves one system per row, some sixty times slower than all rows as columns of one system.
-        columns = y.reshape(-1, y.shape[-1]).T
-        columns = torch.linalg.solve_triangular(linear.L, columns, upper=False)
-        columns = torch.linalg.solve_triangular(linear.U, columns, upper=True, unitriangular=True)
-        return columns.T.index_select(1, self.back).reshape(y.shape)
+        single = torch.promote_types(y.dtype, torch.float32)  # there is no solver in half precision
+        columns = y.reshape(-1, y.shape[-1]).T.to(single)
+        columns = torch.linalg.solve_triangular(linear.L.to(single), columns, upper=False)
+        columns = torch.linalg.solve_triangular(linear.U.to(single), columns, upper=True, unitriangular=True)
+        return columns.T.index_select(1, self.back).reshape(y.shape).to(y.dtype)
 
 
 def _bounded(limit: float) -> Callable[..., Transform]:

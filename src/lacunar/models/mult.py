@@ -257,7 +257,7 @@ class MulT(Configurable, MultimodalModel):
         lengths: dict[str, Tensor] = {}
         for name, encoder in self.named_encoders():
             assert isinstance(encoder, TokenModule)
-            tokens[name], lengths[name] = encoder.tokens(batch.inputs[name], batch.lengths.get(name))
+            tokens[name], lengths[name] = encoder.tokens(self._rows(batch, name), batch.lengths.get(name))
         pooled = torch.cat([mean_over_steps(tokens[name], lengths[name]) for name in self.names])
         self._remember(pooled, [len(lengths[name]) for name in self.names])
         cells = torch.cat([batch.rows(name) * M + m for m, name in enumerate(self.names)])

@@ -140,7 +140,7 @@ class MultimodalModel(nn.Module):
         self._check_inputs(batch)
         encoded = []
         for name, encoder, takes_lengths in zip(self.names, self.encoders, self._takes_lengths):
-            rows = batch.inputs[name]
+            rows = self._rows(batch, name)
             if takes_lengths and name in batch.lengths:
                 encoded.append(encoder(rows, batch.lengths[name]))
             else:
@@ -153,6 +153,13 @@ class MultimodalModel(nn.Module):
         rows = torch.cat(encoded)
         h = rows.new_zeros(size * count, *rows.shape[1:]).index_copy(0, cells, rows)
         return Features(h.view(size, count, *rows.shape[1:]), batch.present)
+
+    def _rows(self, batch: Batch, name: str) -> Tensor:
+        """Rows of a modality; data are in single precision, and the weights need not be."""
+        rows = batch.inputs[name]
+        if not rows.is_floating_point():
+            return rows
+        return rows.to(next((p.dtype for p in self.parameters() if p.is_floating_point()), rows.dtype))
 
     def complete(self, tokens: Tensor, chosen: Tensor) -> Tensor:
         """Refine features and fill what is absent from what is there (Eq. 15).

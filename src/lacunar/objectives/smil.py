@@ -201,7 +201,7 @@ class SMIL(Objective):
         training = model.training
         model.eval()
         device = self.fusion.prototypes.device
-        h = torch.cat([model.encode(batch.to(device)).h.cpu() for batch in complete.batches(CHUNK)])
+        h = torch.cat([model.encode(batch.to(device)).h.float().cpu() for batch in complete.batches(CHUNK)])
         model.train(training)
         for m in range(h.shape[1]):
             seed = int(torch.randint(2**31 - 1, ()))
