@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from lacunar.bench.store import Store
-from lacunar.bench.tables import collect, comparison, markdown
+from lacunar.bench.tables import LESS_IS_BETTER, collect, comparison, markdown
 
 HERE = Path(__file__).parent
 NOT_PERCENT = ("log_loss", "seconds")
@@ -45,7 +45,7 @@ def main(folder: str) -> None:
         table = comparison(frame, wanted, asked["against"], measure)
         if table.empty:
             return NOTHING
-        best = min if measure in ("log_loss", "ece", "seconds") else max
+        best = min if measure in LESS_IS_BETTER else max
         return markdown(table, asked["against"], percent=measure not in NOT_PERCENT, best=best)
 
     def fact(found: re.Match) -> str:

@@ -186,3 +186,11 @@ def test_one_line_for_the_prompt():
 
 def test_a_single_name_is_a_name():
     assert table().only("b").names == ("b",)
+
+
+@pytest.mark.parametrize(("shape", "rows"), [((2,), 256), ((4, 4, 4), 16), ((4, 16, 16, 16), 1)])
+def test_fewer_rows_are_read_at_a_time_where_they_are_large(monkeypatch, shape, rows):
+    monkeypatch.setattr("lacunar.data.dataset.LARGEST", 4096)
+    data = from_arrays({"scan": torch.zeros(20, *shape)}, np.arange(20) % 2)
+    assert data.rows_at_once == rows
+    assert max(len(batch) for batch in data.batches()) == min(rows, 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["MultimodalDataset"]
 
 logger = logging.getLogger(__name__)
+
+#: Bytes of inputs that are read at a time.
+LARGEST = 64 * 2**20
 
 
 class MultimodalDataset(Dataset):
@@ -96,6 +100,12 @@ class MultimodalDataset(Dataset):
         return self.present.sum(0)
 
     @property
+    def rows_at_once(self) -> int:
+        """How many samples to read at a time where nobody says: 256, fewer where they are large images or volumes."""
+        numbers = sum(math.prod(shape) for shape in self.shapes.values())
+        return max(1, min(256, LARGEST // max(4 * numbers, 1)))
+
+    @property
     def missing_rates(self) -> dict[str, float]:
         """Fraction of the samples in which each modality is absent."""
         return {name: 1 - float(count) / max(len(self), 1) for name, count in zip(self.names, self.availability)}
@@ -117,8 +127,9 @@ class MultimodalDataset(Dataset):
         target = None if self.target is None else self.target[rows]
         return Batch(inputs, present, target, self.row[rows], lengths, self.generated[rows])
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All samples in order, in packed batches."""
+    def batches(self, batch_size: int | None = None) -> Iterator[Batch]:
+        """All samples in order, in packed batches; of :attr:`rows_at_once` when no size is given."""
+        batch_size = self.rows_at_once if batch_size is None else batch_size
         for start in range(0, len(self), batch_size):
             yield self.__getitems__(range(start, min(start + batch_size, len(self))))
 

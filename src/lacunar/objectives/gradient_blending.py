@@ -20,7 +20,6 @@ from lacunar.objectives.ranges import OneOf, Ranges
 
 __all__ = ["GradientBlending", "blending_weights"]
 
-CHUNK = 256
 #: Smallest squared overfitting gap: two losses that move alike would weigh infinitely.
 SMALLEST = 1e-4
 
@@ -164,7 +163,7 @@ class GradientBlending(Objective):
         training = model.training
         model.eval(), heads.eval()
         sums = torch.zeros_like(self.weight)
-        for batch in data.batches(CHUNK):
+        for batch in data.batches():
             counts = torch.cat([batch.present.sum(0), torch.tensor([len(batch)])]).to(sums)
             sums += counts * self._losses(model, heads, batch.to(sums.device))
         model.train(training), heads.train(training)

@@ -19,8 +19,8 @@ from lacunar.parallel import total
 
 __all__ = ["PMR"]
 
-#: Rows at a time when prototypes are computed.
-CHUNK = 256
+#: Prototypes are computed from at least so many rows.
+LEAST = 256
 
 
 class PMR(Objective):
@@ -110,12 +110,12 @@ class PMR(Objective):
 
     @torch.no_grad()
     def _refresh(self, model: MultimodalModel, data: MultimodalDataset) -> None:
-        count = min(len(data), max(CHUNK, round(self.part * len(data))))
+        count = min(len(data), max(LEAST, round(self.part * len(data))))
         rows = torch.randperm(len(data))[:count]
         sums, counts = torch.zeros_like(self.prototypes), torch.zeros_like(self.known, dtype=self.prototypes.dtype)
         training = model.training
         model.eval()
-        for part in rows.split(CHUNK):
+        for part in rows.split(data.rows_at_once):
             batch = data.__getitems__(part.tolist()).to(sums.device)
             z = _pooled(model.encode(batch).h).to(sums.dtype)
             which, row = batch.present.T.nonzero(as_tuple=True)

@@ -20,7 +20,6 @@ from lacunar.tasks import Task
 
 __all__ = ["Resampling", "copies_of", "sample_values"]
 
-CHUNK = 256
 #: Megabytes that predictions for several subsets may take at a time: outputs may be label maps.
 MEMORY = 256.0
 #: Contributions below these get one, two and three copies; the ideal is 1.
@@ -158,8 +157,8 @@ def sample_values(objective: Objective, model: MultimodalModel, data: Multimodal
     model.eval()
     device = next(iter(model.parameters())).device
     lattice, found, chunk = model.lattice, [], None
-    for start in range(0, len(data), CHUNK):
-        batch = data.__getitems__(range(start, min(start + CHUNK, len(data)))).to(device)
+    for batch in data.batches():
+        batch = batch.to(device)
         pairs = lattice.pairs(batch.present)
         features, target = model.encode(batch), objective._target(batch)
 

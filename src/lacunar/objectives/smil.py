@@ -26,8 +26,6 @@ from lacunar.parallel import total
 
 __all__ = ["SMIL", "MetaFusion"]
 
-CHUNK = 256
-
 
 class MetaFusion(Configurable):
     """Imputation from prototypes and a perturbed hidden layer; it takes the place of a fusion.
@@ -201,7 +199,7 @@ class SMIL(Objective):
         training = model.training
         model.eval()
         device = self.fusion.prototypes.device
-        h = torch.cat([model.encode(batch.to(device)).h.float().cpu() for batch in complete.batches(CHUNK)])
+        h = torch.cat([model.encode(batch.to(device)).h.float().cpu() for batch in complete.batches()])
         model.train(training)
         for m in range(h.shape[1]):
             seed = int(torch.randint(2**31 - 1, ()))

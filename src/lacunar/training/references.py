@@ -311,7 +311,7 @@ def _fresh(encoder: nn.Module) -> nn.Module:
 
 
 def _network_outputs(expert: NetworkExpert, alone: MultimodalDataset, name: str) -> Tensor:
-    parts = [expert.output(batch.inputs[name], batch.lengths.get(name)).cpu() for batch in alone.batches(256)]
+    parts = [expert.output(batch.inputs[name], batch.lengths.get(name)).cpu() for batch in alone.batches()]
     return torch.cat(parts)
 
 

@@ -182,7 +182,7 @@ class Training:
             self.folder.write_tensors(self.folder.snapshots / Snapshots.name(epoch), state)
 
     def _make_validator(self, rank: int, world: int) -> Validator:
-        size = max(256, self.options.batch_size or 0)
+        size = max(self.data.val.rows_at_once, self.options.batch_size or 0)
         return Validator(self.data.val, size, self.options.seed, rank, world, self.num_workers)
 
 
