@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"errors", "lattice", "memory", "tasks", "data"},
     "objectives": {"errors", "lattice", "sampling", "memory", "parallel", "tasks", "data", "models"},
     "evaluation": {"errors", "lattice", "sampling", "memory", "tasks", "data", "models"},
-    "generation": {"errors", "lattice", "tasks", "data", "models", "evaluation"},
+    "generation": {"errors", "lattice", "parallel", "tasks", "data", "models", "evaluation"},
     "prediction": {"errors", "lattice", "tasks", "data", "evaluation"},
 }
 ALLOWED["objectives"] |= {"generation", "evaluation"}

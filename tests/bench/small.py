@@ -4,6 +4,8 @@ import yaml
 
 from lacunar.bench.recipe import open_recipe
 from lacunar.bench.runner import run_cells
+from lacunar.errors import ConfigError
+from lacunar.objectives import Joint
 
 EPOCHS = 2
 RECIPE = {
@@ -21,6 +23,19 @@ RECIPE = {
         }
     },
 }  # fmt: skip
+
+
+class Own(Joint):
+    """A method that is not in the package."""
+
+    def __init__(self, limit: int = 3):
+        super().__init__()
+        self.limit = limit
+
+    def setup(self, model, data):
+        super().setup(model, data)
+        if len(data.names) > self.limit:
+            raise ConfigError(f"More than {self.limit} modalities.")
 
 
 def run_recipe(recipe, place):

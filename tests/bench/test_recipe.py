@@ -56,6 +56,15 @@ def test_settings_are_hidden_and_shared_by_methods(tmp_path):
     assert bool(data.test.present.all())
 
 
+def test_a_method_of_another_package(tmp_path):
+    own = {"own": {"objective": "tests.bench.small.Own", "arguments": {"limit": 2}}}
+    (cell,) = [cell for cell in read_recipe(put(tmp_path / "r.yaml", methods=own, seeds=1)) if cell.setting == "a"]
+    assert run_cell(cell, tmp_path / "out")["refused"] == "More than 2 modalities."
+    for name, message in {"Other": "cannot be imported", "RECIPE": "no subclass"}.items():
+        with pytest.raises(ConfigError, match=message):
+            read_recipe(put(tmp_path / "r.yaml", methods={"own": {"objective": f"tests.bench.small.{name}"}}))
+
+
 def test_equal_footing(tmp_path):
     cells = {cell.method: cell for cell in read_recipe(put(tmp_path / "r.yaml"))}
     assert cells["joint"].run["fit"] == {"max_epochs": 3, "experts": False}

@@ -109,11 +109,15 @@ def _run(cell: Cell, store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def by_method(error: BaseException) -> bool:
     """Whether the method itself raised it: then it refuses the data, and nothing has failed."""
-    trace, where = error.__traceback__, ""
-    while trace is not None:
-        where = trace.tb_frame.f_globals.get("__name__", "")
+    trace = error.__traceback__
+    if trace is None:
+        return False
+    while trace.tb_next is not None:
         trace = trace.tb_next
-    return where.startswith("lacunar.objectives.") or where == "lacunar.bench.peers"
+    frame = trace.tb_frame
+    where = frame.f_globals.get("__name__", "")
+    own = isinstance(frame.f_locals.get("self"), Objective)  # of another package
+    return own or where.startswith("lacunar.objectives.") or where == "lacunar.bench.peers"
 
 
 def _scores(table: SubsetTable) -> dict[str, Any]:

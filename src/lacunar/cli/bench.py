@@ -138,7 +138,11 @@ def _report(words: Sequence[str]) -> int:
     parser = make_parser("bench report", "Write tables, statistics, figures and one HTML page from results.")
     parser.add_argument("folder", type=str, help="folder of the results")
     parser.add_argument("--out", type=str, help="the page (default: report.html in the folder); tables lie beside it")
-    parser.add_argument("--against", type=str, help="the method that the others are compared with (default: MCE)")
+    parser.add_argument(
+        "--against",
+        type=str,
+        help="the method that the others are compared with (default: MCE, else the default or joint)",
+    )
     parser.add_argument("--problems", type=str, default="", help="a text or regular expression in the problem's name")
     parser.add_argument("--reported", type=str, help="a YAML file with numbers that papers report, shown apart")
     parser.add_argument("--confidence", type=float, default=0.95, help="coverage of the intervals")
@@ -159,7 +163,8 @@ def _tune(words: Sequence[str]) -> int:
     parser = make_parser(
         "bench tune",
         "Search the hyper-parameters of methods on validation, for each problem and seed by itself, with the same "
-        "number of trials for each. The test part is not read. Run again to go on, or with more trials.",
+        "number of trials for each. The test part is not read. Run again to go on, or with more trials. Peers, the "
+        "default and methods without ranges stay as they are.",
     )
     parser.add_argument("recipe", type=str, help="a YAML file")
     parser.add_argument("--out", type=str, help="folder of the studies and of tuned.yaml")
@@ -192,7 +197,8 @@ def _tune(words: Sequence[str]) -> int:
 def _export(words: Sequence[str]) -> int:
     parser = make_parser(
         "bench export",
-        "Write finished cells into one file, a line each. What the file holds already stays: exports add up.",
+        "Write finished cells into one file, a line each. Cells that the file holds and the folder does not stay: "
+        "exports add up.",
     )
     parser.add_argument("folder", type=str, help="folder of the results")
     parser.add_argument("--out", type=str, help="the file, for example benchmark.jsonl")

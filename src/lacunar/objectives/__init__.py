@@ -25,15 +25,28 @@ def available() -> dict[str, type[Objective]]:
 
 
 def get(name: str) -> type[Objective]:
-    """A training method by its class name.
+    """A training method by its class name; one of another package as ``package.module.Class``.
 
     Raises:
         ConfigError: when there is none of this name.
     """
+    if "." in name:
+        return _of_another_package(name)
     methods = available()
     if name not in methods:
         raise ConfigError(f"Unknown objective {name!r}.{did_you_mean(name, methods)}")
     return methods[name]
+
+
+def _of_another_package(name: str) -> type[Objective]:
+    module, _, kind = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), kind)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"Objective {name!r} cannot be imported: {error}.") from error
+    if not (isinstance(found, type) and issubclass(found, Objective)):
+        raise ConfigError(f"{name!r} is no subclass of lacunar.Objective.")
+    return found
 
 
 def __getattr__(name: str) -> type[Objective]:

@@ -76,7 +76,8 @@ class MCE(Objective):
         references: frozen single-modality models; :func:`lacunar.fit` trains them when they are needed and left out.
         heads: a single-modality head for each modality; shaped like the model's head when left out.
         variant: ``"paper"``, or the behaviour of a released code: ``"released-digits"``, ``"released-iemocap"``,
-            ``"released-nuscenes"``. They override the options above, the weights aside.
+            ``"released-nuscenes"``. They override the options above but for the weights, ``availability``,
+            ``capability`` and ``upper``.
         label_smoothing: see :class:`Objective`.
 
     Attributes:

@@ -51,7 +51,7 @@ class PASSION(Objective):
         distill: weight of the distillation.
         prototypes: weight of the prototype term.
         temperature: of the distillation.
-        rate: step of the epoch weights at the start; half again as much every ``period`` epochs, and from the start.
+        rate: step of the epoch weights; half again as much from the start, and again every ``period`` epochs.
         period: epochs between these increases.
         label_smoothing: see :class:`Objective`.
 

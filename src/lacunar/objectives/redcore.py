@@ -92,11 +92,11 @@ class RedCore(Objective):
     features are vectors. One stage.
 
     Args:
-        kl: lambda of the paper.
+        kl: lambda of the paper; the term is twice the divergence, as released.
         reconstruction: weight of the imputation error. It sums over features, so it depends on their number: 128 in
             the release.
         single: weight of the single-modality heads.
-        rate: eta of the paper at the start.
+        rate: eta before it grows; it is half again as much from the first batch on, and again every 500.
         smoothing: weight of the new value in the running errors.
         blocks: autoencoders in each imputer.
         sample_at_test: see :class:`VariationalImputer`.

@@ -85,7 +85,7 @@ class ShaSpec(Objective):
     reads specific views averaged over space.
 
     For every task, label maps included, and for incomplete training data, of two modalities or more. Stages:
-    everything present, then random subsets.
+    everything present, which selects nothing, then random subsets.
 
     Args:
         alignment: alpha of the paper.

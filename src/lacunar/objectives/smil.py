@@ -111,9 +111,9 @@ class SMIL(Objective):
     modality that no incomplete row has, as it gets no gradient there.
 
     The original knows one modality that is always there and one that may be missing; here any may be missing, and
-    the imputer reads whatever is there. It needs some training rows that are complete; where a batch has no incomplete
-    row, the inner step is on its complete ones, and what is hidden of them is drawn. With several processes each takes
-    its inner step on its own rows.
+    the imputer reads whatever is there. It needs some training rows that are complete. Where a batch has no incomplete
+    row, the inner step is on its complete ones, and what is hidden of them is drawn; one without a complete row is
+    trained on plainly. With several processes each takes its inner step on its own rows.
 
     For classification, several labels and numbers, with incomplete training data of two modalities or more whose
     features are vectors. Stages: preparation, which selects nothing, then meta-learning.

@@ -362,7 +362,7 @@ def _reading_section(facts: BenchFacts) -> Section:
     lines = [
         "All methods of a seed meet the same split, the same missing cells and the same network where they train one.",
         "Weights were selected on validation samples. The test samples were scored once for each cell.",
-        "Test samples keep all modalities that they have, so that every subset is scored on the same samples.",
+        "Test samples keep all modalities that they have. A subset is scored on the samples that have all of it.",
         "A method with several rows in an ablation appears in ranks as often: read them with that in mind.",
     ]
     blocks: list[Block] = [Entries(lines)]
