@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,11 @@ from sklearn.linear_model import LogisticRegression
 import lacunar.planning.backtest as module
 from lacunar.datasets.worlds_of_generation import generable, ungenerable
 from lacunar.errors import ConfigError, DataError, RunError
+from lacunar.generation import KNNCompleter
 from lacunar.planning.backtest import Backtest, backtest
 from lacunar.planning.costs import CostModel
+from lacunar.planning.learner import Learner
+from lacunar.planning.trial import Setting, _Trial
 from tests.helpers import small_model, vectors
 
 PRICES = {"x1": 1, "x2": 1, "x3": 4}
@@ -194,6 +198,49 @@ def test_an_interrupted_backtest_goes_on_and_refuses_other_data(world, tmp_path,
     (tmp_path / "other" / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="holds files but no config.json"):
         backtest(world, PRICES, 60, **{**options, "out": tmp_path / "other"})
+
+
+def test_seeds_of_another_model_or_completer_are_not_taken_for_these(world, tmp_path):
+    def of(C):
+        return lambda data: LogisticRegression(C=C)
+
+    def by(neighbours):
+        return KNNCompleter(neighbours)
+
+    world, ask = world.select(np.arange(200)), {"seeds": 1, "available": 0.2, "out": tmp_path / "run", **QUICK}
+    first = backtest(world, PRICES, 60, make_model=of(0.05), completer=by(3), **ask)
+    with pytest.raises(RunError, match=r"learner.model: there 'LogisticRegression\(C=0.05\)', here '.*C=50.0"):
+        backtest(world, PRICES, 60, make_model=of(50.0), completer=by(3), **ask)
+    with pytest.raises(RunError, match="learner.completer: .*neighbours=3.*neighbours=40"):
+        backtest(world, PRICES, 60, make_model=of(0.05), completer=by(40), **ask)
+    same = partial(lambda data, C: LogisticRegression(C=C), C=0.05)
+    again = backtest(world, PRICES, 60, make_model=same, completer=by(3), **ask)
+    assert again.trials == first.trials
+    assert "filled by knn" in str(first)
+
+
+def test_groups_too_large_for_the_pilot_are_for_sale(world):
+    data = world.select(np.arange(120))
+    data.groups = np.array(["big"] * 60 + [f"g{k}" for k in range(60)])
+    for seed in range(6):
+        trial = _Trial(data, setting(PRICES), seed)
+        assert 20 <= len(trial.start) <= round(0.3 * len(trial.rest))
+        assert set(trial.queue) == set(trial.rest.ids) - set(trial.rest.ids[trial.start])
+
+
+def test_the_curve_reaches_as_far_as_what_two_capped_purchases_come_to(world, monkeypatch):
+    trial = _Trial(world, setting({"per_cell": PRICES, "capacity": {"x1": 50, "x2": 60}}), 0)
+    asked = []
+    monkeypatch.setattr("lacunar.planning.trial.learn", lambda *given: None)
+    monkeypatch.setattr("lacunar.planning.trial.outlook_of", lambda *given: asked.append(given[3]) or given)
+    assert trial.rehearsed
+    assert asked[0] >= 50 + 60
+
+
+def setting(costs):
+    return Setting(
+        CostModel.read(costs), 200.0, ("rehearsal",), 0.3, 0.3, Learner(model), "retrain", 2, 0.95, 0.0, 50, 7
+    )
 
 
 def test_a_budget_that_buys_nothing_is_an_answer(world):

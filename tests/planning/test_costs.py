@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from lacunar.errors import ConfigError
+from lacunar.lattice import Lattice
+from lacunar.planning.candidates import affordable, mixtures
 from lacunar.planning.costs import CostModel
 
 PRICES = {"image": 50.0, "blood": 20.0, "text": 1.0}
@@ -80,6 +82,23 @@ def test_capacity_batches_and_the_number_of_samples_are_limits():
     assert costs.affordable("image+blood", 1e6) == 0
     assert math.isinf(costs.smallest("image+blood"))
     assert costs.smallest("blood") == 21 * 20
+
+
+def test_a_bundle_is_ordered_as_often_as_its_least_reliable_member():
+    prices = {"a": 10.0, "b": 10.0, "c": 1.0}
+    costs = CostModel(prices, bundles={"a+b": 5}, failure={"b": 0.5}, capacity={"a": 100}, minimum={"a": 21})
+    assert costs.ask("a", 50, "a+b") == 100 and costs.ask("a", 50) == 50
+    assert costs.limit("a+b") == costs.affordable("a+b", 1e6) == 50
+    assert costs.limit("a") == 100
+    assert (costs.least("a+b"), costs.least("a")) == (11, 21)  # 11 samples are 22 orders of the bundle
+    assert costs.smallest("a+b") == 22 * 5
+    # What a first purchase asks for is not there for the next.
+    lattice = Lattice(("a", "b", "c"))
+    singles = affordable(lattice, costs, 1e6, [1, 3])
+    assert mixtures(lattice, costs, 1e6, singles) == []
+    free = CostModel(prices, bundles={"a+b": 5}, failure={"b": 0.5}, capacity={"a": 100, "c": 10})
+    found = {one.label: one.blocks for one in mixtures(lattice, free, 1000, affordable(lattice, free, 1000, [3, 4]))}
+    assert found["c and a+b"] == ((4, 10), (3, 50))
 
 
 def test_what_is_free_needs_a_limit():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -59,6 +60,29 @@ def test_the_draws_cover_the_truth_about_as_often_as_they_say():
         low, high = np.quantile(curves.predict("a", 320).draws, [0.05, 0.95])
         inside += low <= 0.9 - 1.5 * 320**-0.6 <= high
     assert 0.72 <= inside / 60 <= 1.0  # nominal 0.90
+
+
+@pytest.mark.parametrize(("seeds", "least"), [(3, 0.6), (5, 0.7)])
+def test_few_seeds_widen_what_is_predicted_and_gains_are_covered(seeds, least):
+    sizes, inside = np.array([400.0, 800.0]), 0
+    for draw in range(40):
+        table = points({"a": (-0.25, 4.0, 0.7)}, seeds, 0.0, draw=draw)
+        table["score"] += 0.02 * np.random.default_rng(draw).normal(size=len(table))
+        curves = fit_curves(table, metric="log_loss", draws=200)
+        found, (a, b, c) = curves.predict("a", sizes), curves.draws["a"].T[..., None]
+        away = (a - b * sizes**-c) - found.mean
+        np.testing.assert_allclose(found.draws - found.mean, away * np.sqrt(seeds / (seeds - 1)), atol=1e-12)
+        low, high = np.quantile(found.draws[:, 1] - found.draws[:, 0], [0.025, 0.975])
+        inside += low <= 4 * (400**-0.7 - 800**-0.7) <= high
+    assert least <= inside / 40  # nominal 0.95; as parameters were widened it was below a half
+
+
+def test_widened_draws_stop_at_the_ceiling():
+    rows = [("a", n, seed, (seed - 1) * (0.1 + 2 / n)) for seed in range(2) for n in SIZES]  # the second is at it
+    curves = fit_curves(pd.DataFrame(rows, columns=["subset", "n", "seed", "score"]), metric="log_loss")
+    assert curves.repeats == 2
+    assert curves.predict("a", np.array([100.0, 1e4])).draws.max() == 0
+    assert replace(curves, ceiling=1.0).predict("a", 1e4).draws.max() > 0.01
 
 
 def test_draws_are_paired_and_repeatable_and_respect_the_bounds():

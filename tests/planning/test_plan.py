@@ -15,8 +15,9 @@ from lacunar.datasets.synthetic import duplicate
 from lacunar.datasets.worlds_of_generation import generable, ungenerable
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.planning.costs import CostModel
+from lacunar.planning.curves import fit_curves
 from lacunar.planning.fairness import group_effect
-from lacunar.planning.knowledge import prefilter
+from lacunar.planning.knowledge import Settings, learn, prefilter
 from lacunar.planning.learner import Learner
 from lacunar.planning.plan import plan
 from lacunar.planning.rehearsal import rehearse
@@ -208,6 +209,77 @@ def test_a_target_gets_its_cheapest_plan(pilot):
     assert never.collect_nothing and "no purchase reaches the target" in never.reason
 
 
+def test_a_target_gets_the_cheapest_plan_that_is_sure_to_gain(pilot):
+    unsure = np.r_[np.ones(94), np.zeros(6)]
+    found = made(pilot, {"m0": 9, "m1": 9, "m2": 9}, budget=None, target=-0.42, rehearsal={"m0": unsure, "m1": 0.9})
+    assert found.subset == ("m1",)
+    compared = found.candidates.set_index("subset")
+    assert compared.loc["m0", "cost"] < found.cost and compared.loc["m0", "low"] == 0
+    assert "m0 costs less but is not sure to gain more than 0" in found.reason
+    assert not (found.flips["what"] == "threshold").any()
+    nothing = made(pilot, {"m0": 9, "m1": 9, "m2": 9}, budget=None, target=-0.42, rehearsal={"m0": unsure}, min_gain=1)
+    assert nothing.collect_nothing and "and neither are the others" in nothing.reason
+
+
+def test_subsets_are_not_needed_where_the_target_is_reached(pilot):
+    frame = made(pilot, budget=None, target=-1.0, draws=100).candidates
+    assert set(frame["note"].iloc[1:]) == {"not needed: the target is reached already"}
+
+
+def test_reasons_and_thresholds_are_those_of_the_rule(pilot):
+    table = UtilityTable.of(pilot.lattice, TABLE, sd=dict.fromkeys(TABLE, 0.01), metric="log_loss")
+    for rule in ("even", "utility-per-cost", "best-single", "sk-ll"):
+        found = made(pilot, strategy=rule, utilities=table, rehearsal={**QUALITY, "m2": 0.1})
+        assert found.gain > 0
+        assert "interval" not in found.reason
+        assert "threshold" not in set(found.flips["what"])
+    worthless = UtilityTable.of(pilot.lattice, dict.fromkeys(TABLE, -1.0), metric="log_loss")
+    found = made(pilot, strategy="utility-per-cost", utilities=worthless)
+    assert found.reason == "'utility-per-cost' finds no purchase worth making"
+    assert "threshold" not in set(found.flips["what"])
+    assert "lower end of its interval" in made(pilot).reason
+    assert "threshold" in set(made(pilot).flips["what"])
+
+
+def test_where_cells_are_free_the_set_up_is_what_moves(pilot):
+    costs = {"per_cell": {"m0": 0, "m1": 1, "m2": 1}, "setup": {"m0": 300}, "per_sample": 1}
+    found = made(pilot, costs, 1000, rehearsal={"m0": 0.9, "m1": 0.5})
+    assert found.subset == ("m0",)
+    row = found.flips[(found.flips["what"] == "cost") & (found.flips["modality"] == "m0")].iloc[0]
+    assert row["value"] == pytest.approx(300 * row["factor"])
+    assert f"set-up of m0 times {row['factor']:.2f} (to {row['value']:,.4g})" in str(found)
+
+
+def test_points_are_in_the_metric_of_the_plan(pilot):
+    bare = pd.DataFrame(points().to_dict("list"))
+    known = learn(pilot, {"outlook"}, {}, Settings(metric="log_loss"), None, bare, {})
+    assert (known.curves.metric, known.curves.ceiling) == ("log_loss", 0.0)
+    assert made(pilot, curves=bare, metric="log_loss").gain == made(pilot).gain
+
+
+def test_what_two_capped_purchases_come_to_is_on_the_curve(pilot):
+    costs = {"per_cell": {"m0": 10, "m1": 10, "m2": 9999}, "capacity": {"m0": 50, "m1": 60}}
+    found = made(pilot, costs, 2000, rehearsal={"m0": 1.0, "m1": 1.0})
+    assert found.candidates["subset"].iloc[0] == "m0 and m1" and found.samples == 110
+    assert found.curve["n"].iloc[-1] >= 200 + 110
+    assert list(found.candidates["subset"]).count("m1 and m0") == 0
+
+
+def test_one_seed_is_not_taken_for_certainty(pilot):
+    one = points()[lambda table: table["seed"] == 0]
+    for curves in (one, fit_curves(one, metric="log_loss")):
+        with pytest.raises(DataError, match="points of at least 2 seeds, got 1"):
+            made(pilot, curves=curves)
+    with pytest.raises(ConfigError, match="at least 2 repeats of the learning curve and the rehearsal, got 1"):
+        plan(pilot, COSTS, 2000, seeds=1, make_model=_never, progress=False)
+    assert made(pilot, seeds=1).subset  # nothing is measured here
+    assert plan(pilot, COSTS, 2000, strategy="even", seeds=1, progress=False).subset
+
+
+def _never(part):
+    raise AssertionError("nothing should be trained")
+
+
 def test_far_predictions_are_flagged(pilot):
     found = made(pilot, budget=20_000)
     assert any("extrapolation is a guess" in note for note in found.notes)
@@ -338,6 +410,10 @@ def test_subgroups_that_are_too_small_cost_no_training():
         ({"seeds": 0}, "seeds: expected how many repeats"),
         ({"rehearsal": {"m0+m1+m2": 1.0}}, "is everything, and its quality is 1"),
         ({"rehearsal": 7}, "expected a Rehearsal, or a quality"),
+        ({"rehearsal": {"m1": (0.5, -0.1)}}, "'m1': expected a standard error from 0 up, got .0.5, -0.1."),
+        ({"rehearsal": {"m1": "much"}}, "'m1': expected a quality, .quality, standard error. or draws.*got 'much'"),
+        ({"rehearsal": {"m1": (None, 0.1)}}, "'m1': expected a quality"),
+        ({"rehearsal": {"m1": []}}, "'m1': expected a quality"),
         ({"utilities": {"m0": 1}}, "expected a UtilityTable"),
         ({"curves": 3}, "expected Curves, or points"),
     ],
@@ -363,5 +439,16 @@ def test_data_that_cannot_be_planned_for_are_refused(pilot):
     half = np.where(np.arange(20)[:, None] < 10, values, np.nan)
     rest = np.where(np.arange(20)[:, None] >= 10, values, np.nan)
     apart = from_arrays({"m0": half, "m1": rest}, np.arange(20) % 2)
-    with pytest.raises(DataError, match="no sample has all of m0, m1"):
+    with pytest.raises(DataError, match="no sample has all of m0, m1, and the learning curve and the rehearsal can"):
         plan(apart, {"m0": 1, "m1": 1}, 10, make_model=lambda part: LogisticRegression(), progress=False)
+
+
+def test_a_pilot_without_complete_samples_is_refused_before_anything_is_trained():
+    lack = np.arange(60) % 3
+    data = vectors(M=3, n=60, classes=2, missing=0.0).hide({f"m{m}": lack != m for m in range(3)})
+    data.subgroups = pd.DataFrame({"sex": np.where(np.arange(60) % 2, "f", "m")})
+    with pytest.raises(DataError, match="use a strategy that needs neither: 'utility-per-cost'"):
+        plan(data, COSTS, 2000, make_model=_never, top=1, progress=False)
+    found = plan(data, COSTS, 2000, strategy="even", make_model=_never, progress=False)
+    assert found.fairness is None
+    assert any("by subgroup is measured on samples that have everything" in note for note in found.notes)

@@ -107,6 +107,15 @@ def test_refusals_leave_everything_as_it_was(data):
         pool.acquire(["p12", "p13"], "a")
 
 
+def test_bundles_that_fail_use_up_the_capacity(data):
+    costs = {**COSTS, "bundles": {"a+b": 2}, "failure": {"b": 0.5}, "capacity": {"a": 10}}
+    pool = Pool(data, np.arange(10), costs)
+    pool.acquire([f"p{i}" for i in range(10, 14)], "a+b")
+    with pytest.raises(ConfigError, match="Over capacity: 11 cells of 'a' would have been asked for, and there are 10"):
+        pool.acquire(["p14", "p15", "p16"], "a")
+    pool.acquire(["p14", "p15"], "a")
+
+
 def test_cells_that_were_never_measured_cannot_be_bought(data):
     gappy = data.hide({"b": np.arange(40) % 2 == 0})
     pool = Pool(gappy, np.arange(5))

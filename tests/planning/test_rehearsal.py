@@ -15,6 +15,7 @@ from lacunar.datasets.worlds_of_generation import generable, ungenerable
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.generation.mean import MeanCompleter
 from lacunar.models.preprocessing import Standardize
+from lacunar.planning import learner as module
 from lacunar.planning.learner import Learner, held_out
 from lacunar.planning.linear import LinearModel
 from lacunar.planning.rehearsal import ratio_interval, rehearse
@@ -160,6 +161,39 @@ def test_a_network_can_rehearse():
     assert np.isfinite(found.points["score"]).all()
     again = rehearse(data, ["m0+m1"], make_model=small_model, seeds=2, fit=options)
     np.testing.assert_array_equal(found.points["score"], again.points["score"])
+
+
+def grouped(sizes, seed=0):
+    data = vectors(n=sum(sizes), missing=0.0, seed=seed)
+    data.groups = np.repeat([f"g{k}" for k in range(len(sizes))], sizes)
+    return data
+
+
+def test_a_network_is_selected_on_groups_that_it_was_not_trained_on(monkeypatch):
+    data, seen, whole = grouped([3] * 30), [], module.make_splits
+    monkeypatch.setattr(module, "make_splits", lambda *given, **more: seen.append(whole(*given, **more)) or seen[-1])
+    options = {"make_model": small_model, "seeds": 2, "fit": {"max_epochs": 1, "batch_size": 32}}
+    found = rehearse(data, ["m0+m1"], **options)
+    assert np.isfinite(found.points["score"]).all()
+    for splits in seen:
+        assert 0.05 < len(splits.val) / (len(splits.train) + len(splits.val)) < 0.4
+        assert bool(splits.val.present.all()) and not bool(splits.val.generated.any())
+        assert not set(splits.train.groups) & set(splits.val.groups)
+    # One group alone has to be cut: there is nothing else to select on.
+    learner = Learner(small_model, fit=options["fit"])
+    assert np.isfinite(learner.score(grouped([40]), grouped([20], seed=1)).score)
+
+
+def test_a_group_that_is_too_large_is_passed_over():
+    for seed in range(20):
+        rest, scored = held_out(grouped([60] + [1] * 60), 0.25, seed)
+        assert len(scored) == 30 and "g0" not in scored.groups
+        rest, scored = held_out(grouped([40, 41, 39]), 0.25, seed)  # where none fits it is the smallest
+        assert set(scored.groups) == {"g2"} and set(rest.groups) == {"g0", "g1"}
+    with pytest.raises(DataError, match="40 samples of one group, 'g0', which is not cut, are too few to hold out 25%"):
+        held_out(grouped([40]), 0.25, 0)
+    with pytest.raises(DataError, match="2 samples in 2 groups .the largest is 'g0' with 1 samples, and no group is"):
+        held_out(grouped([1, 1]), 0.25, 0)
 
 
 def test_fieller_covers_the_ratio_and_refuses_a_denominator_near_zero():

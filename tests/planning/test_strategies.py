@@ -11,7 +11,7 @@ from lacunar.errors import ConfigError
 from lacunar.lattice import Lattice
 from lacunar.planning import strategies
 from lacunar.planning.allocation import allocate, portion
-from lacunar.planning.candidates import affordable, candidate, mixtures, why_nothing
+from lacunar.planning.candidates import affordable, candidate, largest, mixtures, why_nothing
 from lacunar.planning.costs import CostModel
 from lacunar.planning.decide import decide, decide_target, estimate
 from lacunar.planning.outlook import Outlook
@@ -246,6 +246,17 @@ def test_money_that_a_capacity_leaves_goes_to_another_subset():
     assert best.label == "t and a"
     # Shared capacities are respected.
     assert mixtures(LATTICE, costs, 100, affordable(LATTICE, costs, 100, [1, 3])) == []
+
+
+def test_a_mixture_is_listed_once_and_none_is_larger_than_the_largest():
+    costs = CostModel({"t": 1.0, "a": 1.0, "v": 100.0}, capacity={"t": 10, "a": 20})
+    singles = affordable(LATTICE, costs, 100, [1, 2])
+    found = mixtures(LATTICE, costs, 100, singles)
+    assert [one.label for one in found] == ["t and a"]
+    assert largest(LATTICE, costs, singles) >= found[0].samples == 30
+    few = CostModel({"t": 1.0, "a": 1.0, "v": 1.0}, max_samples=7)
+    assert largest(LATTICE, few, affordable(LATTICE, few, 100)) == 7
+    assert largest(LATTICE, few, []) == 0
 
 
 def test_prices_of_mixtures_pay_set_up_once():

@@ -335,6 +335,45 @@ def test_models_that_accept_absent_cells_are_given_all_that_there_is():
     assert most > fewer and gaps and not none
 
 
+def test_the_samples_that_are_told_are_those_that_were_learned_from():
+    data, seen = vectors(2, 120, missing=0.3), []
+
+    class Spy(LogisticRegression):
+        def fit(self, x, y):
+            seen.append(len(x))
+            return super().fit(x, y)
+
+    table = utilities(data, lambda data: Spy(), seeds=1, equal_n=False, subsets=["m0+m1"], **QUIET)
+    assert table.n_train[0, 3] == seen[0]
+    several = utilities(data, lambda data: [Spy(), Spy()], seeds=1, equal_n=False, subsets=["m0+m1"], **QUIET)
+    assert several.n_train[0, 3] == seen[0]
+
+
+def stand_in(equal_n, groups=None):
+    """The cell of m0+m1 in a pilot of sorted classes of which no validation sample has m1."""
+    draw, y = np.random.default_rng(0), np.arange(120) // 60
+    arrays = {name: draw.normal(size=(120, 2)) + y[:, None] for name in ("m0", "m1")}
+    data = lc.from_arrays(arrays, y, groups=groups)
+    unseen = set(make_repeats(data, 1, 1, 0.25, 0.15)[0].splits.val.ids)
+    partly = np.array([key not in unseen for key in data.ids]) & (draw.random(120) < 0.8)
+    repeat = make_repeats(data.hide({"m1": partly}), 1, 1, 0.25, 0.15)[0]
+    plan = module._Plan(data.lattice, [3], "log_loss", linear, {}, equal_n, 10, None)
+    return plan.jobs(repeat, "retrain")[0][1]()
+
+
+@pytest.mark.parametrize("equal_n", [True, False])
+def test_what_stands_in_for_validation_has_the_subset_and_every_class(equal_n):
+    cell = stand_in(equal_n)
+    assert bool(cell.val.present.all())
+    assert cell.val.target.bincount(minlength=2).min() >= 3
+    assert not set(cell.val.ids) & set(cell.train.ids)
+    cell = stand_in(equal_n, np.arange(120) // 4)
+    assert not set(cell.val.groups) & set(cell.train.groups)
+    assert 3 <= len(cell.val) < 0.4 * len(cell.train)
+    assert cell.val.target.bincount(minlength=2).min() >= 1
+    Splits(cell.train, cell.val)
+
+
 def test_samples_of_a_smaller_size_are_among_those_of_a_larger_one():
     data = vectors(3, 120)
     order = balanced_order(data, 5)

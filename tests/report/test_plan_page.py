@@ -227,6 +227,23 @@ def test_a_target_and_a_rule_that_predicts_nothing(pilot, made, tmp_path):
     assert "gain per 1,000" not in said, "columns with nothing in them are left out"
 
 
+def test_what_costs_nothing_has_no_line_against_money(pilot, tmp_path):
+    free = {"per_cell": {"m0": 5, "m1": 0, "m2": 5}}
+    found = make(pilot, free, budget=None, target=-0.42, rehearsal={"m1": 0.6, "m0": 0.5})
+    assert found.subset == ("m1",) and found.cost == 0
+    drawings = [attributes.get("aria-label", "") for _, attributes in page_of(found, tmp_path).tags]
+    assert any(said.startswith("Expected gain against money spent: m0") for said in drawings)
+    set_up = make(pilot, {**free, "setup": {"m1": 3}}, budget=None, target=-0.42, rehearsal={"m1": 0.6, "m0": 0.5})
+    assert set_up.cost == 3
+    page_of(set_up, tmp_path)
+
+
+def test_a_set_up_that_would_change_the_plan_is_called_so(pilot, tmp_path):
+    costs = {"per_cell": {"m0": 0, "m1": 1, "m2": 1}, "setup": {"m0": 300}, "per_sample": 1}
+    found = make(pilot, costs, 1000, rehearsal={"m0": 0.9, "m1": 0.5})
+    assert "Set-up of m0 300" in page_of(found, tmp_path).words()
+
+
 def test_subgroups_and_gaps(made, tmp_path):
     groups = pd.DataFrame(
         [("sex", "f", 80, -0.6, -0.5, 0.1, 0.05, 0.15, ""), ("sex", "m", 70, -0.5, -0.55, -0.05, -0.1, -0.01, ""),

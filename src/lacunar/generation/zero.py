@@ -13,7 +13,11 @@ __all__ = ["ZeroCompleter"]
 
 
 class ZeroCompleter(Completer):
-    """Fills absent cells with zeros, in the units of the data; inside a model that is the same as not filling.
+    """Fills absent cells with zeros, in the units of the data.
+
+    Inside a model absent features are zeros already, so that this is the same as not filling, unless a part of the
+    model looks at presence: without a completion, :class:`lacunar.models.MeanFusion` leaves absent features out of its
+    mean, and counts the zeros that were filled in.
 
     Args:
         seed: not used; nothing is random.

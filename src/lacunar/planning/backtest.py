@@ -20,7 +20,7 @@ from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, RunError, did_you_mean
 from lacunar.evaluation.statistics import seed_interval
 from lacunar.planning.costs import CostModel
-from lacunar.planning.estimate_pilot import describe_pilot, joined
+from lacunar.planning.estimate_pilot import joined
 from lacunar.planning.estimate_progress import CellProgress
 from lacunar.planning.estimate_scoring import metric_for
 from lacunar.planning.learner import Learner, complete_cases
@@ -124,7 +124,7 @@ def backtest(
         get(name)
     full = complete_cases(data)
     learner = Learner(make_model, metric_for(data.task, metric), completer, fit or {})
-    learner.make_completer()
+    made = learner.make_completer()
     prices = CostModel.read(costs).check(full.names)
     setting = Setting(
         prices, float(budget), chosen, available, test, learner, estimator, repeats, confidence, min_gain, draws, top
@@ -132,11 +132,12 @@ def backtest(
     every = seed_list(seeds)
     config = {
         "costs": prices.to_dict(), "budget": float(budget), "strategies": list(chosen), "available": available,
-        "test": test, "metric": learner.metric, "completer": _name(completer), "model": _name(make_model),
-        "estimator": estimator, "repeats": repeats, "confidence": confidence, "min_gain": min_gain, "draws": draws,
-        "top": top, "fit": {key: _name(value) for key, value in sorted((fit or {}).items())},
-        "data": describe_pilot(full),
+        "test": test, "completer": made.name, "estimator": estimator, "repeats": repeats, "confidence": confidence,
+        "min_gain": min_gain, "draws": draws, "top": top,
     }  # fmt: skip
+    # What the learner makes and not what it is called: two functions may have one name, and two completers one class.
+    described = learner.describe(full)
+    config |= {"metric": described.pop("metric"), "data": described.pop("data"), "learner": described}
     folder = _folder(out, config)
     trials = {seed: found for seed in every if (found := _kept(folder, seed)) is not None}
     missing = [seed for seed in every if seed not in trials]
@@ -309,15 +310,6 @@ def _holm(p: np.ndarray) -> np.ndarray:
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-def _name(value: Any) -> Any:
-    """Something given as plain data: what says whether another call means the same."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
-    return f"function {value.__qualname__}" if hasattr(value, "__qualname__") else " ".join(repr(value).split())
 
 
 def _folder(out: str | os.PathLike[str] | None, config: dict[str, Any]) -> Path | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lacunar.lattice import Lattice
 from lacunar.planning.costs import CostModel
 
-__all__ = ["NOTHING", "Candidate", "affordable", "candidate", "mixtures", "why_nothing"]
+__all__ = ["NOTHING", "Candidate", "affordable", "candidate", "largest", "mixtures", "why_nothing"]
 
 NOTHING = "none"
 """The label of buying nothing."""
@@ -73,7 +73,7 @@ def mixtures(lattice: Lattice, costs: CostModel, budget: float, singles: list[Ca
 
     Without capacities no mixture of two subsets beats the better of the two, because effective samples add up.
     """
-    found = []
+    found, known = [], set()
     for first in singles:
         names = lattice.subset(first.code)
         if first.samples < costs.limit(names):
@@ -82,19 +82,25 @@ def mixtures(lattice: Lattice, costs: CostModel, budget: float, singles: list[Ca
             if second.code == first.code:
                 continue
             samples = _rest(lattice, costs, budget, first.blocks[0], second.code, second.samples)
-            if samples:
-                found.append(candidate(lattice, costs, [first.blocks[0], (second.code, samples)]))
+            blocks = (first.blocks[0], (second.code, samples))
+            if samples and frozenset(blocks) not in known:  # both may have ended at their capacities
+                known.add(frozenset(blocks))
+                found.append(candidate(lattice, costs, blocks))
     return found
+
+
+def largest(lattice: Lattice, costs: CostModel, singles: list[Candidate]) -> int:
+    """At least as many samples as any of these purchases has, or any mixture of two of them; 0 when there are none."""
+    ended = [one.samples for one in singles if one.samples >= costs.limit(lattice.subset(one.code))]
+    most = max((one.samples for one in singles), default=0) + max(ended, default=0)
+    return most if costs.max_samples is None else min(most, costs.max_samples)
 
 
 def _rest(lattice: Lattice, costs: CostModel, budget: float, first: tuple[int, int], code: int, most: int) -> int:
     """The most samples of another subset beside a first block."""
     names, taken = lattice.subset(code), lattice.subset(first[0])
-    for name in names:
-        if name in costs.capacity:
-            used = costs.ask(name, first[1]) if name in taken else 0
-            room = (costs.capacity[name] - used) * (1 - costs.failure.get(name, 0.0))
-            most = min(most, math.floor(room + 1e-9))
+    used = {name: costs.ask(name, first[1], taken) for name in taken}
+    most = int(min(most, costs.limit(names, used)))
     if costs.max_samples is not None:
         most = min(most, costs.max_samples - first[1])
     low, high = 0, max(most, 0)

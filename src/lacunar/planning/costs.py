@@ -142,9 +142,15 @@ class CostModel:
                 raise ConfigError(f"costs: modality {name!r} has no price per cell. Give one; 0 when it is free.")
         return self
 
-    def ask(self, name: str, cells: int) -> int:
-        """How many cells of a modality to ask for so that ``cells`` are expected to arrive: n / (1 - q), rounded up."""
-        return math.ceil(cells / (1 - self.failure.get(name, 0.0)) - 1e-9)
+    def ask(self, name: str, cells: int, subset: Iterable[str] | str | None = None) -> int:
+        """How many cells of a modality to ask for so that ``cells`` are expected to arrive: n / (1 - q), rounded up.
+
+        Args:
+            name: the modality.
+            cells: that are to arrive.
+            subset: what the samples get; in a bundle q is that of its least reliable member. Alone when left out.
+        """
+        return math.ceil(cells / (1 - self._failure(name, (name,) if subset is None else subset)) - 1e-9)
 
     def units(self, subset: Iterable[str] | str) -> tuple[Unit, ...]:
         """The cheapest way to order a subset: which bundles, and what alone."""
@@ -205,18 +211,24 @@ class CostModel:
             low, high = (middle, high) if self.cost(names, middle) <= budget + slack else (low, middle - 1)
         return low if low >= self.least(names) else 0
 
-    def limit(self, subset: Iterable[str] | str) -> float:
-        """The largest number of samples of a subset that the capacities allow, whatever they cost; may be infinite."""
+    def limit(self, subset: Iterable[str] | str, used: Mapping[str, int] | None = None) -> float:
+        """The largest number of samples of a subset that the capacities allow, whatever they cost; may be infinite.
+
+        Args:
+            subset: names or label.
+            used: cells of each modality that are asked for already, for other samples.
+        """
         most = math.inf if self.max_samples is None else float(self.max_samples)
         for name in self._names(subset):
             if name in self.capacity:
-                most = min(most, math.floor(self.capacity[name] * (1 - self.failure.get(name, 0.0)) + 1e-9))
+                room = self.capacity[name] - (used or {}).get(name, 0)
+                most = min(most, math.floor(room * (1 - self._failure(name, subset)) + 1e-9))
         return most
 
     def least(self, subset: Iterable[str] | str) -> int:
         """The smallest number of samples of a subset that is sold: 1, or what the minimum batches ask for."""
         needed = [
-            math.floor((self.minimum.get(name, 0.0) - 1) * (1 - self.failure.get(name, 0.0)) + 1e-9) + 1
+            math.floor((self.minimum.get(name, 0.0) - 1) * (1 - self._failure(name, subset)) + 1e-9) + 1
             for name in self._names(subset)
         ]
         return max([1, *needed])
@@ -278,6 +290,10 @@ class CostModel:
             if name not in self.per_cell:
                 raise ConfigError(f"costs: unknown modality {name!r}.{did_you_mean(name, self.per_cell)}")
         return tuple(name for name in self.per_cell if name in names)
+
+    def _failure(self, name: str, subset: Iterable[str] | str) -> float:
+        """How often an order of a modality fails within a subset: a bundle as often as its least reliable member."""
+        return next((unit.failure for unit in self.units(subset) if name in unit.names), self.failure.get(name, 0.0))
 
     def _cheapest(self, names: tuple[str, ...]) -> tuple[Unit, ...]:
         options = [(Unit((name,), self.per_cell[name], self.failure.get(name, 0.0)),) for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,11 +127,12 @@ class Curves:
     Attributes:
         frame: one row per subset: ``subset``, ``a``, ``b``, ``c``, ``largest`` (n measured), ``rmse`` of the mean
             scores around the curve, ``flat`` (whether b is 0).
-        draws: for each subset bootstrap draws of ``(a, b, c)``, shape ``(D, 3)``; draw k is the same resample of the
-            seeds in every subset.
+        draws: for each subset bootstrap draws of ``(a, b, c)``, shape ``(D, 3)``, as they were fitted; draw k is the
+            same resample of the seeds in every subset.
         exponent: the exponent that all subsets together suggest.
         metric: what the scores are.
         ceiling: the best that they can be.
+        repeats: R, how many seeds were resampled.
         notes: what a reader should know.
     """
 
@@ -139,10 +141,14 @@ class Curves:
     exponent: float
     metric: str
     ceiling: float
+    repeats: int
     notes: list[str] = field(default_factory=list)
 
     def predict(self, subset: Iterable[str] | str, n: float | np.ndarray) -> Prediction:
         """The score with n samples: the fitted curve, and its draws.
+
+        With few seeds R the draws of the score stand ``sqrt(R / (R - 1))`` times as far from the curve as those of the
+        bootstrap, up to the ceiling.
 
         Args:
             subset: names or label.
@@ -161,7 +167,11 @@ class Curves:
         a, b, c = self._parameters(label)
         mean = a - b * size**-c
         parts = [column.reshape(-1, *[1] * size.ndim) for column in self.draws[label].T]
-        return Prediction(float(mean) if mean.ndim == 0 else mean, parts[0] - parts[1] * size ** -parts[2])
+        # The scores are widened and not a, b and c: these trade off against each other, and moving some of them apart
+        # bends the curves, so that what was to become wider becomes narrower.
+        wide = math.sqrt(self.repeats / (self.repeats - 1)) if self.repeats > 1 else 1.0
+        draws = np.minimum(mean + wide * (parts[0] - parts[1] * size ** -parts[2] - mean), self.ceiling)
+        return Prediction(float(mean) if mean.ndim == 0 else mean, draws)
 
     def flag(self, subset: Iterable[str] | str, n: float) -> str:
         """What should be said of a prediction at n samples; empty when there is nothing to say."""
@@ -209,7 +219,7 @@ def fit_curves(
     Given c, a and b are least squares with ``b >= 0`` and ``a`` at most the ceiling. The exponents share strength:
     the common one fits all subsets best, and each subset's may leave it where its own points say so clearly, under a
     log-normal prior around the common one. Both are found on a grid in [0.1, 1.5]. The same is done for every
-    bootstrap resample of the seeds; with few seeds the spread of the draws is widened by ``sqrt(R / (R - 1))``.
+    bootstrap resample of the seeds; :meth:`Curves.predict` widens what they spread over for the small number of seeds.
 
     Args:
         points: columns ``subset``, ``n``, ``seed``, ``score``, as :func:`learning_curves` gives them.
@@ -242,12 +252,11 @@ def fit_curves(
     misfit = np.stack([found.misfit for found in fits])
     common = misfit.sum(0).argmin(1)
     away = (np.log(EXPONENTS[None]) - np.log(EXPONENTS[common])[:, None]) ** 2 / FREEDOM**2
-    wide = np.sqrt(len(seeds) / (len(seeds) - 1)) if len(seeds) > 1 else 1.0
     rows, kept, notes = [], {}, []
     for label, part, found in zip(labels, parts, fits):
         table = found.at((found.misfit + away).argmin(1))
         a, b, c = table[0]
-        kept[label] = _widened(table[1:], table[0], wide, top)
+        kept[label] = table[1:]
         means = part.groupby("n")["score"].mean()
         rmse = float(np.sqrt(np.mean((means - (a - b * means.index.to_numpy(float) ** -c)) ** 2)))
         rows.append((label, a, b, c, int(part["n"].max()), rmse, bool(b <= 0)))
@@ -258,7 +267,7 @@ def fit_curves(
     if len(seeds) < 2:
         notes.append("one seed: the draws do not vary, and intervals mean nothing")
     frame = pd.DataFrame(rows, columns=["subset", "a", "b", "c", "largest", "rmse", "flat"])
-    return Curves(frame, kept, float(EXPONENTS[common[0]]), metric, top, notes)
+    return Curves(frame, kept, float(EXPONENTS[common[0]]), metric, top, len(seeds), notes)
 
 
 class _Fits:
@@ -292,12 +301,3 @@ class _Fits:
         """``(B, 3)``: a, b and c of each resample at its exponent."""
         rows = np.arange(len(choice))
         return np.stack([self.a[rows, choice], self.b[rows, choice], EXPONENTS[choice]], axis=1)
-
-
-def _widened(table: np.ndarray, center: np.ndarray, factor: float, top: float) -> np.ndarray:
-    """Draws with a and b moved away from the fit; what was possible stays so."""
-    moved = table.copy()
-    moved[:, :2] = center[:2] + factor * (table[:, :2] - center[:2])
-    moved[:, 0] = np.minimum(moved[:, 0], top)
-    moved[:, 1] = np.maximum(moved[:, 1], 0)
-    return moved

@@ -25,6 +25,7 @@ class Decision:
         leader: label of the candidate that leads, bought or not; "none" where there is none.
         shares: probability of each label, nothing included, of being best; empty where nothing is known.
         reason: why, in words.
+        reached: whether a target score is reached without any purchase.
     """
 
     case: Case
@@ -32,6 +33,7 @@ class Decision:
     leader: str
     shares: Mapping[str, float]
     reason: str
+    reached: bool = False
 
     @property
     def label(self) -> str:
@@ -66,6 +68,7 @@ def estimate(case: Case) -> Estimates | None:
 
 def decide(case: Case, rule: Strategy, explain: bool = True) -> Decision:
     """What a rule buys with a budget; the reason takes time and can be left out."""
+    by_gain = rule.name == "rehearsal"  # the ends of intervals are no reason for what another rule does
     if not case.candidates:
         return Decision(case, None, NOTHING, {NOTHING: 1.0}, why_nothing(case.lattice, case.costs, case.budget))
     choice = rule(case)
@@ -74,7 +77,7 @@ def decide(case: Case, rule: Strategy, explain: bool = True) -> Decision:
     label = NOTHING if leader is None else leader.label
     reason = choice.why
     if best is None and not reason and explain:
-        found = estimate(case)
+        found = estimate(case) if by_gain else None
         reason = f"{rule.name!r} finds no purchase worth making"
         if found is not None and leader is not None:
             k = case.candidates.index(leader)
@@ -85,8 +88,8 @@ def decide(case: Case, rule: Strategy, explain: bool = True) -> Decision:
             chance = float((found.draws[:, k] > case.min_gain).mean())
             if chance >= 0.5:
                 reason += f"; that it gains has a probability of {chance:.2f}, which a larger pilot could settle"
-    if best is not None and not reason and explain:
-        reason = _why(case, best, choice)
+    if best is not None and not reason and explain and by_gain:
+        reason = _why(case, best)
     return Decision(case, best, label, choice.shares(case), reason)
 
 
@@ -100,11 +103,10 @@ def _leader(case: Case, choice: Choice) -> Candidate | None:
     return case.candidates[max(known, key=lambda k: (scores[k], mean[k], -case.candidates[k].cost))]
 
 
-def _why(case: Case, best: Candidate, choice: Choice) -> str:
+def _why(case: Case, best: Candidate) -> str:
     """What speaks for a purchase that was chosen for its certain gain."""
     found = estimate(case)
-    if found is None or choice.draws is None:
-        return ""
+    assert found is not None
     k = [one.label for one in case.candidates].index(best.label)
     reason = f"of all purchases it has the largest gain at the lower end of its interval, {found.low[k]:+.4g}"
     top = int(np.nanargmax(found.mean))
@@ -117,7 +119,7 @@ def _why(case: Case, best: Candidate, choice: Choice) -> str:
 
 
 def decide_target(case: Case, target: float, assurance: float = 0.5) -> Decision:
-    """The cheapest purchase with which a score is reached.
+    """The cheapest purchase with which a score is reached, and which is sure to gain more than ``min_gain``.
 
     For each subset the smallest number of samples with which at least a share ``assurance`` of the draws reaches the
     target. A plan is the best of a draw where it is the cheapest that reaches the target there.
@@ -132,7 +134,7 @@ def decide_target(case: Case, target: float, assurance: float = 0.5) -> Decision
     reached = float((outlook.draws[:, 0] >= target).mean())
     if reached >= assurance:
         reason = f"the target of {target:g} is reached already with a probability of {reached:.2f}"
-        return Decision(replace(case, candidates=()), None, NOTHING, {NOTHING: 1.0}, reason)
+        return Decision(replace(case, candidates=()), None, NOTHING, {NOTHING: 1.0}, reason, reached=True)
     found, prices = [], []
     for code in sorted(outlook.quality, key=lambda code: (code.bit_count(), code)):
         names, needed = case.lattice.subset(code), outlook.needed(code, target)
@@ -157,17 +159,21 @@ def decide_target(case: Case, target: float, assurance: float = 0.5) -> Decision
     winner = np.where(np.isfinite(table).any(axis=1), table.argmin(axis=1), len(found))
     counts = np.bincount(winner, minlength=len(found) + 1) / len(table)
     shares = {one.label: float(share) for one, share in zip([*found, Candidate((), 0.0, NOTHING)], counts)}
-    best = min(found, key=lambda one: (one.cost, one.samples))
     estimates = estimate(case)
     assert estimates is not None
-    k = found.index(best)
-    if not estimates.low[k] > case.min_gain:
-        reason = (
-            f"the cheapest way to the target, {best.label}, is not sure to gain more than {case.min_gain:g}: "
-            f"{estimates.mean[k]:+.4g} [{estimates.low[k]:+.4g}, {estimates.high[k]:+.4g}]"
-        )
-        return Decision(case, None, best.label, shares, reason)
+    order = sorted(range(len(found)), key=lambda k: (found[k].cost, found[k].samples))
+    sure = [k for k in order if estimates.low[k] > case.min_gain]
+    first = order[0]
+    unsure = f"not sure to gain more than {case.min_gain:g}: {estimates.mean[first]:+.4g} "
+    unsure += f"[{estimates.low[first]:+.4g}, {estimates.high[first]:+.4g}]"
+    if not sure:
+        others = " and neither are the others" if len(found) > 1 else ""
+        reason = f"the cheapest way to the target, {found[first].label}, is {unsure}{others}"
+        return Decision(case, None, found[first].label, shares, reason)
+    best = found[sure[0]]
     reason = f"the cheapest purchase that reaches {target:g} with a probability of at least {assurance:g}"
+    if sure[0] != first:
+        reason += f" and is sure to gain; {found[first].label} costs less but is {unsure}"
     return Decision(case, best, best.label, shares, reason)
 
 

@@ -14,10 +14,12 @@ import pandas as pd
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError
 from lacunar.lattice import Lattice
+from lacunar.planning.candidates import affordable, largest
 from lacunar.planning.costs import CostModel
 from lacunar.planning.curves import Curves, fit_curves, learning_curves
 from lacunar.planning.outlook import Outlook
 from lacunar.planning.rehearsal import Rehearsal, rehearse
+from lacunar.planning.repeats import seed_list
 from lacunar.planning.utilities import utilities as estimate_utilities
 from lacunar.planning.utility_table import UtilityTable
 
@@ -96,12 +98,18 @@ def learn(
         codes: the subsets that can be bought, each with the samples that are had of it, or had for one unit of money.
         settings: how to measure.
         utilities, curves, rehearsal: what is known already.
+
+    Raises:
+        DataError: what is given is of other modalities, or rests on one seed; or no sample is complete.
+        ConfigError: what is given is of another type, or one seed for what has to be measured.
     """
     lattice, needs = pilot.lattice, set(needs)
     known = Knowledge(utilities=_checked(utilities, pilot))
     full = len(lattice) - 1
     proper = [code for code in codes if code != full]
     many = "outlook" in needs and rehearsal is None and len(proper) > settings.top
+    if "outlook" in needs or curves is not None or rehearsal is not None:
+        _check_measurable(pilot, settings, curves is None, rehearsal is None and bool(proper))
     if known.utilities is None and ("utilities" in needs or many):
         known.utilities = estimate_utilities(
             pilot, settings.make_model, estimator=settings.estimator, metric=settings.metric, seeds=settings.seeds,
@@ -185,8 +193,7 @@ def most_effective(lattice: Lattice, costs: CostModel, budget: float, codes: Ite
     far = FAR * max(start, 10.0)
     if not np.isfinite(budget):
         return far
-    counts = [costs.affordable(lattice.subset(code), 16 * budget) for code in codes]
-    return float(min(max([*counts, 2]), 1e7))
+    return float(min(max(largest(lattice, costs, affordable(lattice, costs, 16 * budget, codes)), 2), 1e7))
 
 
 def _checked(table: UtilityTable | None, pilot: MultimodalDataset) -> UtilityTable | None:
@@ -207,7 +214,7 @@ def _take_curves(
     known: Knowledge, pilot: MultimodalDataset, curves: Curves | pd.DataFrame | None, settings: Settings
 ) -> None:
     if isinstance(curves, Curves):
-        known.curves = curves
+        known.curves = _repeated(curves)
         known.notes += curves.notes
         return
     if curves is None:
@@ -219,8 +226,34 @@ def _take_curves(
     elif not isinstance(curves, pd.DataFrame):
         raise ConfigError(f"curves: expected Curves, or points as learning_curves gives them, got {type(curves)}.")
     known.points = curves
-    known.curves = fit_curves(curves, draws=settings.draws, seed=settings.seed)
+    known.curves = _repeated(fit_curves(curves, metric=settings.metric, draws=settings.draws, seed=settings.seed))
     known.notes += known.curves.notes
+
+
+def _repeated(curves: Curves) -> Curves:
+    """The curves, unless they are of one seed, after which nothing looks uncertain."""
+    if curves.repeats < 2:
+        raise DataError(
+            "curves: expected points of at least 2 seeds, got 1: one says nothing of how sure a gain is. Measure more "
+            "with lacunar.learning_curves(seeds=5)."
+        )
+    return curves
+
+
+def _check_measurable(pilot: MultimodalDataset, settings: Settings, curve: bool, rehearsed: bool) -> None:
+    """What would stop a learning curve or a rehearsal is told before anything is trained."""
+    what = " and ".join(["the learning curve"] * curve + ["the rehearsal"] * rehearsed)
+    if what and not bool(pilot.present.all(dim=1).any()):
+        raise DataError(
+            f"{pilot.name}: no sample has all of {', '.join(pilot.names)}, and {what} can be measured on such samples "
+            "only. Collect all of them for some samples, give curves= and rehearsal= from elsewhere, or use a strategy "
+            "that needs neither: 'utility-per-cost', 'sk-ll', 'best-single', 'even'."
+        )
+    if what and len(seed_list(settings.seeds)) < 2:
+        raise ConfigError(
+            f"seeds: expected at least 2 repeats of {what}, got 1: one says nothing of how sure a gain is. Use "
+            "seeds=2 or more."
+        )
 
 
 def _given_quality(
@@ -232,13 +265,22 @@ def _given_quality(
         code = lattice.index(str(label).split("+"))
         if code == len(lattice) - 1:
             raise ConfigError(f"rehearsal: {label} is everything, and its quality is 1.")
+        try:
+            numbers = np.atleast_1d(np.asarray(value, dtype=float))
+        except (TypeError, ValueError):
+            numbers = np.empty(0)
+        if numbers.ndim != 1 or not len(numbers) or not np.isfinite(numbers).all():
+            raise ConfigError(
+                f"rehearsal, {label!r}: expected a quality, (quality, standard error) or draws, all finite numbers, "
+                f"got {value!r}."
+            )
         if isinstance(value, tuple) and len(value) == 2:
-            mean, draws = float(value[0]), rng.normal(value[0], value[1], size=settings.draws)
+            if numbers[1] < 0:
+                raise ConfigError(f"rehearsal, {label!r}: expected a standard error from 0 up, got {value!r}.")
+            mean = float(numbers[0])
+            draws = rng.normal(mean, numbers[1], size=settings.draws)
         else:
-            draws = np.atleast_1d(np.asarray(value, dtype=float))
-            mean = float(draws.mean())
-        if not np.isfinite(draws).all():
-            raise ConfigError(f"rehearsal, {label!r}: expected finite numbers, got {value!r}.")
+            draws, mean = numbers, float(numbers.mean())
         found[code] = (float(np.clip(mean, 0, 1)), np.clip(draws, 0, 1))
     return found
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lacunar.data.dataset import MultimodalDataset
-from lacunar.data.splits import make_splits
+from lacunar.data.splits import Splits, make_splits
 from lacunar.errors import ConfigError, DataError
 from lacunar.generation import Completer
 from lacunar.generation import get as get_completer
@@ -25,9 +25,10 @@ from lacunar.planning.estimate_pilot import describe_pilot
 from lacunar.planning.estimate_scoring import metric_for, score_constant, score_output
 from lacunar.planning.nested import NestedSubsets
 from lacunar.planning.retrain import WholeSubset, fit_options, one_thread, settle
+from lacunar.planning.set_aside import set_aside, ungrouped
 from lacunar.training.folder import describe_module
 
-__all__ = ["Learner", "Outcome", "complete_cases", "held_out"]
+__all__ = ["Learner", "Outcome", "complete_cases", "crowd", "held_out"]
 
 logger = logging.getLogger(__name__)
 
@@ -200,9 +201,8 @@ class Learner:
             objective = copy.deepcopy(objective)
         else:
             objective = objective()
-        splits = make_splits(data, indices=_with_validation(data, self.val, seed))
         with one_thread():
-            run = fit(splits, model, objective, progress=False, **options)
+            run = fit(_with_validation(data, self.val, seed), model, objective, progress=False, **options)
         return lambda samples: _outputs(run.model, samples)
 
 
@@ -212,13 +212,24 @@ def _outputs(model: nn.Module, samples: MultimodalDataset) -> Tensor:
     return torch.cat([model(batch.to(device)).float().cpu() for batch in samples.batches(256)])
 
 
-def _with_validation(data: MultimodalDataset, share: float, seed: int) -> dict[str, np.ndarray]:
-    """Ids to train and to validate on: complete samples with nothing generated validate, where there are any."""
-    real = data.present.all(1) & ~data.generated.any(1)
-    candidates = data.select(real) if bool(real.any()) else data
-    count = max(1, round(share * len(candidates)))
-    chosen = candidates.ids[NestedSubsets(candidates, seed).rows(count)]
-    return {"train": data.ids[~np.isin(data.ids, chosen)], "val": chosen}
+def _with_validation(data: MultimodalDataset, share: float, seed: int) -> Splits:
+    """To train and to validate on: complete samples with nothing generated validate, where there are any.
+
+    Of groups whole ones validate, and none of their samples is trained on.
+    """
+    real, everything = (data.present.all(1) & ~data.generated.any(1)).numpy(), np.arange(len(data))
+    rows = np.flatnonzero(real) if real.any() else everything
+    if data.groups is not None:
+        for candidates in (rows, everything):
+            chosen = set_aside(data, candidates, share, seed)
+            if chosen is not None:
+                others = ~np.isin(data.groups, data.groups[chosen])
+                return make_splits(data, indices={"train": data.ids[others], "val": data.ids[chosen]})
+        data = ungrouped(data)
+    part = data.select(rows)
+    count = max(1, round(share * len(part)))
+    ids = part.ids[NestedSubsets(part, seed).rows(count)]
+    return make_splits(data, indices={"train": data.ids[~np.isin(data.ids, ids)], "val": ids})
 
 
 def _train_estimator(data: MultimodalDataset, estimator: Any, seed: int) -> Predictor:
@@ -306,15 +317,28 @@ def complete_cases(data: MultimodalDataset, names: Sequence[str] | None = None) 
 def held_out(data: MultimodalDataset, share: float, seed: int) -> tuple[MultimodalDataset, MultimodalDataset]:
     """Samples to train on and samples to score on, stratified, by groups where there are any.
 
+    Groups that are larger than what is still to be held out are trained on; where all are, the smallest is held out.
+
     Raises:
         ConfigError: a share outside (0, 1).
-        DataError: too few samples.
+        DataError: too few samples or groups.
     """
     if not 0 < share < 1:
         raise ConfigError(f"test: expected the share of samples to hold out, in (0, 1), got {share!r}.")
     order = NestedSubsets(data, seed, by_group=data.groups is not None)
-    chosen = order.rows(max(1, round(share * len(data))))
+    chosen = order.fitting(max(1, round(share * len(data))))
     rest = np.setdiff1d(np.arange(len(data)), chosen)
     if not len(chosen) or len(rest) < 2:
-        raise DataError(f"{data.name}: {len(data)} samples are too few to hold out {share:.0%} of them and train.")
+        raise DataError(f"{data.name}: {crowd(data)} are too few to hold out {share:.0%} of them and train.")
     return data.select(rest), data.select(chosen)
+
+
+def crowd(data: MultimodalDataset) -> str:
+    """How many samples there are, and in how many groups that are not cut."""
+    if data.groups is None:
+        return f"{len(data)} samples"
+    names, counts = np.unique(np.asarray(data.groups).astype(str), return_counts=True)
+    if len(names) == 1:
+        return f"{len(data)} samples of one group, {str(names[0])!r}, which is not cut,"
+    largest = f"the largest is {str(names[counts.argmax()])!r} with {counts.max()} samples, and no group is cut"
+    return f"{len(data)} samples in {len(names)} groups ({largest})"

@@ -102,6 +102,22 @@ class NestedSubsets:
             return self.order[start : start + count]
         return self.order[self._whole(start) : self._whole(start + count)]
 
+    def fitting(self, count: int) -> np.ndarray:
+        """Positions of at most ``count`` samples, int64; of groups those that fit, and where none does the smallest.
+
+        Without groups the first ``count``. Unlike :meth:`rows` this passes over a group that is too large for what is
+        left, so that one of them early in the order does not end the search.
+        """
+        if self.groups is None:
+            return self.rows(count)
+        starts = np.flatnonzero(self.groups[1:] != self.groups[:-1]) + 1
+        parts, chosen, left = np.split(self.order, starts), [], count
+        for part in parts:
+            if len(part) <= left:
+                chosen.append(part)
+                left -= len(part)
+        return np.concatenate(chosen or [min(parts, key=len)])
+
     def share(self, rho: float) -> np.ndarray:
         """Positions of the first ``floor(rho * N)`` samples.
 

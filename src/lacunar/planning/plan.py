@@ -73,8 +73,8 @@ def plan(
     With ``strategy="rehearsal"``, n new samples of a subset S are worth ``q_S n`` complete ones, where a rehearsal
     inside the pilot measures q_S, and the score follows from a learning curve. What is recommended is the purchase
     whose gain is largest at the lower end of its interval, and nothing where no interval lies above ``min_gain``; for a
-    target score the cheapest purchase that reaches it. Whatever is not given and needed is measured: utilities to
-    choose which subsets to rehearse, the learning curve, the rehearsal.
+    target score the cheapest purchase that reaches it, of those whose interval lies above ``min_gain``. Whatever is not
+    given and needed is measured: utilities to choose which subsets to rehearse, the learning curve, the rehearsal.
 
     Args:
         data: the pilot; of splits the train and validation parts, never the test part.
@@ -90,7 +90,7 @@ def plan(
             out.
         completer: what generates the rest.
         metric: as in :func:`lacunar.utilities`; the task's usual one when left out.
-        seeds: repeats of everything that is measured, or their seeds.
+        seeds: repeats of everything that is measured, or their seeds; a learning curve or a rehearsal takes at least 2.
         n_jobs: models trained at a time.
         fit: arguments of :func:`lacunar.fit` for networks.
         estimator: of the utilities, ``"retrain"`` or ``"amortised"``; when left out ``"amortised"``, which trains one
@@ -111,8 +111,8 @@ def plan(
     Raises:
         ConfigError: both or neither of budget and target, a negative budget, a modality without a price, an unknown
             strategy, metric or attribute.
-        DataError: data that cannot be planned for, such as a modality that nothing has, or tables of other
-            modalities.
+        DataError: data that cannot be planned for, such as a modality that nothing has, or no sample with everything
+            to measure a gain on; tables of other modalities.
         RunError: utilities of other data.
     """
     began = time.perf_counter()
@@ -149,7 +149,7 @@ def plan(
         case = _case(lattice, prices, spend, rule, known, outlook, options)
         again = _decider(case, rule, target, assurance)
         found = again()
-        table = flips(found, again)
+        table = flips(found, again, threshold=target is None and rule.name == "rehearsal")
         effect = _effect(pilot, asked, found, known, settings, confidence)
     made = assemble(
         found, known, pilot, table, effect, rule.name, metric, budget, target, confidence, min_gain, settings, start,
@@ -248,6 +248,9 @@ def _effect(
     """The measured effect by subgroup of what is bought, or of what leads where nothing is."""
     one = found.best or next((one for one in found.case.candidates if one.label == found.leader), None)
     if not asked or one is None:
+        return None
+    if not bool(pilot.present.all(dim=1).any()):
+        known.notes.append("the effect by subgroup is measured on samples that have everything, and there are none")
         return None
     learner = Learner(settings.make_model, settings.metric, settings.completer, settings.fit or {})
     subset = pilot.lattice.subset(one.code)

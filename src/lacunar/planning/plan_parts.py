@@ -60,7 +60,7 @@ def assemble(
     return Plan(
         subset=tuple(name for name in lattice.names if any(name in names for names, _ in named)),
         samples=bought.samples, blocks=named, cells=bought.cells,
-        ask={name: sum(costs.ask(name, n) for names, n in named if name in names) for name in lattice.names},
+        ask={name: sum(costs.ask(name, n, names) for names, n in named if name in names) for name in lattice.names},
         cost=0.0 if found.best is None else costs.cost_of(named),
         gain=gain, low=low, high=high, now=now, score=now + gain,
         p_best=p_best, runner_up=runner_up, tied=tuple(near) if shares and p_best < CLEAR else (),
@@ -132,15 +132,18 @@ def _candidates(
     head = sorted(rows, key=lambda row: (row[-1] != "recommended", -_known(row[10]), -_known(row[7]), row[3]))
     listed = {row[0] for row in rows}
     if case.lattice.M <= _MOST_LISTED:
-        head += [_absent(case, code) for code in case.lattice.subsets if case.lattice.label(code) not in listed]
+        absent = [code for code in case.lattice.subsets if case.lattice.label(code) not in listed]
+        head += [_absent(case, code, found.reached) for code in absent]
     return pd.DataFrame(head, columns=list(_COLUMNS))
 
 
-def _absent(case: Any, code: int) -> tuple[Any, ...]:
+def _absent(case: Any, code: int, reached: bool) -> tuple[Any, ...]:
     """A subset that was not compared, and why."""
     names = case.lattice.subset(code)
     price = case.costs.smallest(names)
-    if math.isinf(price):
+    if reached:
+        why = "not needed: the target is reached already"
+    elif math.isinf(price):
         why = "cannot be had: the smallest batch is above a capacity"
     elif price > case.budget:
         why = f"beyond the budget: the smallest purchase costs {case.costs.amount(price)}"

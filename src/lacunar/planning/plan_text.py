@@ -97,7 +97,8 @@ def _flips(plan: Plan) -> list[str]:
         if row.what == "threshold":
             lines.append(f"  a gain worth buying for of {row.value:.3g}: {to}")
         else:
-            what = {"cost": f"price of {row.modality}", "quality": f"completion quality of {row.modality}"}.get(
+            price = "set-up" if plan.costs["per_cell"].get(row.modality) == 0 else "price"
+            what = {"cost": f"{price} of {row.modality}", "quality": f"completion quality of {row.modality}"}.get(
                 row.what, row.what
             )
             change = f"times {row.factor:.2f} (to {row.value:,.4g})"

@@ -164,12 +164,13 @@ class Pool:
                 f"{self.costs.amount(self.budget)} are left. Buy fewer samples or modalities."
             )
         names = self._chosen(columns)
-        for name, sold in zip(names, self._sold[columns]):
+        kinds = self._bought + self._added + Counter({names: len(rows)})
+        for name in names:
             most = self.costs.capacity.get(name, math.inf)
-            if self.costs.ask(name, int(sold) + len(rows)) > most:
+            asked = sum(self.costs.ask(name, count, kind) for kind, count in kinds.items() if name in kind)
+            if asked > most:
                 raise ConfigError(
-                    f"Over capacity: {self.costs.ask(name, int(sold) + len(rows))} cells of {name!r} would have been "
-                    f"asked for, and there are {most:g}."
+                    f"Over capacity: {asked} cells of {name!r} would have been asked for, and there are {most:g}."
                 )
         if not len(rows):
             return self.data

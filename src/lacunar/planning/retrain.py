@@ -145,7 +145,7 @@ def train_cell(cell: Cell) -> dict[str, Any]:
             output = _network(cell, made)
         else:
             candidates = list(made) if isinstance(made, (list, tuple)) else [made]
-            output = _estimators(cell, candidates)
+            output, record["n_train"] = _estimators(cell, candidates)
         record |= scored_record(cell.metric, output, cell.held, cell.rows, cell.weight)
     return {"key": cell.key, "trained": trained, "seconds": time.perf_counter() - start, "subsets": [record]}
 
@@ -203,7 +203,8 @@ def table_of(data: MultimodalDataset) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
-def _estimators(cell: Cell, candidates: list[Any]) -> Tensor:
+def _estimators(cell: Cell, candidates: list[Any]) -> tuple[Tensor, int]:
+    """Outputs of the estimator that validation selects, and how many samples it learned from."""
     task, target = cell.train.task, cell.train.target
     assert task is not None and target is not None
     for model in candidates:
@@ -218,7 +219,7 @@ def _estimators(cell: Cell, candidates: list[Any]) -> Tensor:
     scale = np.where(scale > 0, scale, 1.0)
     whole = np.isfinite(columns).all(axis=1)
     labels = target.numpy()
-    best, best_score = None, -np.inf
+    best, best_score, learned = None, -np.inf, 0
     for model in candidates:
         own = whole if not get_tags(model).input_tags.allow_nan else np.ones_like(whole)
         if task.kind == "classification" and len(np.unique(labels[own])) < task.n_outputs:
@@ -231,7 +232,7 @@ def _estimators(cell: Cell, candidates: list[Any]) -> Tensor:
             (columns[own] - centre) / scale, labels[own].astype(int) if task.kind == "multilabel" else labels[own]
         )
         if len(candidates) == 1:
-            best = model
+            best, learned = model, int(own.sum())
             break
         val = cell.val.select(cell.val.present.all(dim=1)) if len(cell.val) else cell.val
         assert val.target is not None
@@ -240,8 +241,8 @@ def _estimators(cell: Cell, candidates: list[Any]) -> Tensor:
             output = _outputs(model, (table_of(val) - centre) / scale, task, cell)
             reached = score_output(cell.metric, task, output, val.target).value
         if best is None or reached > best_score:
-            best, best_score = model, reached
-    return _outputs(best, (table_of(cell.held) - centre) / scale, task, cell)
+            best, best_score, learned = model, reached, int(own.sum())
+    return _outputs(best, (table_of(cell.held) - centre) / scale, task, cell), learned
 
 
 def settle(model: Any, seed: int) -> None:

@@ -28,21 +28,24 @@ class _Lever:
     most: float = REACH
 
 
-def flips(decision: Decision, again: Callable[..., Decision]) -> pd.DataFrame:
+def flips(decision: Decision, again: Callable[..., Decision], threshold: bool = True) -> pd.DataFrame:
     """The nearest change of each price, of the budget, of the completion quality and of the threshold that flips it.
 
     Factors are found on a geometric grid up to 16 times more and less and then bisected; what moves back and forth
     between two grid points is missed. Prices are moved with everything that belongs to them (set-up, share in
     bundles), the completion quality is that of the leading subset, the threshold is the gain worth buying for.
+    Where cells are free and the set-up is not, it stands for the price.
 
     Args:
         decision: the recommendation.
         again: decides again; called with ``costs=``, ``budget=`` or ``outlook=`` changed.
+        threshold: whether the decision goes by the gain worth buying for, and that alone: the rule ``"rehearsal"``
+            with a budget.
 
     Returns:
         Columns ``what`` (``"cost"``, ``"budget"``, ``"quality"``, ``"threshold"``), ``modality`` (or subset, or
-        empty), ``factor`` (NaN for the threshold), ``value`` (the changed price per cell, budget, quality or
-        threshold) and ``to``. Rows without a flip within reach are left out.
+        empty), ``factor`` (NaN for the threshold), ``value`` (the changed price per cell or set-up, budget,
+        quality or threshold) and ``to``. Rows without a flip within reach are left out.
     """
     case, levers = decision.case, []
 
@@ -50,8 +53,9 @@ def flips(decision: Decision, again: Callable[..., Decision]) -> pd.DataFrame:
         return lambda factor: again(costs=case.costs.changed(name, factor)).label
 
     for name, price in case.costs.per_cell.items():
-        if price > 0 or case.costs.setup.get(name, 0.0) > 0:
-            levers.append(_Lever("cost", name, price, priced(name)))
+        base = price if price > 0 else case.costs.setup.get(name, 0.0)
+        if base > 0:
+            levers.append(_Lever("cost", name, base, priced(name)))
     for name in ("per_sample", "label"):
         if getattr(case.costs, name) > 0:
             levers.append(_Lever("cost", name, getattr(case.costs, name), priced(name)))
@@ -76,7 +80,7 @@ def flips(decision: Decision, again: Callable[..., Decision]) -> pd.DataFrame:
             if found is not None:
                 factor, to = found
                 rows.append((lever.what, lever.modality, factor, lever.base * factor, to))
-    rows += _threshold(decision)
+    rows += _threshold(decision) if threshold else []
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -299,7 +299,8 @@ def _with_rest(case: Case, chosen: Candidate) -> tuple[tuple[int, int], ...]:
     for count in range(len(names) - 1, 0, -1):
         blocks = (*chosen.blocks, (lattice.index(names[:count]), 1))
         more = candidate(lattice, costs, blocks)
-        room = all(costs.ask(name, chosen.samples + 1) <= costs.capacity.get(name, math.inf) for name in names[:count])
+        used = {name: costs.ask(name, chosen.samples, names) for name in names}
+        room = costs.limit(names[:count], used) >= 1
         few = costs.max_samples is None or more.samples <= costs.max_samples
         if room and few and more.cost <= case.budget + 1e-9 * max(1.0, case.budget):
             return blocks

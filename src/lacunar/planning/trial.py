@@ -14,10 +14,10 @@ from scipy import stats
 
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import DataError, LacunarError
-from lacunar.planning.candidates import NOTHING, Candidate
+from lacunar.planning.candidates import NOTHING, Candidate, largest
 from lacunar.planning.costs import CostModel
 from lacunar.planning.knowledge import Knowledge, Settings, learn, outlook_of
-from lacunar.planning.learner import Learner, held_out
+from lacunar.planning.learner import Learner, crowd, held_out
 from lacunar.planning.nested import NestedSubsets
 from lacunar.planning.outlook import Outlook
 from lacunar.planning.pool import Pool
@@ -86,13 +86,13 @@ class _Trial:
         self.learner = setting.learner
         self.rest, self.test = held_out(data, setting.test, seed)
         pool = NestedSubsets(self.rest, seed, by_group=self.rest.groups is not None)
-        self.start = pool.rows(max(2, round(setting.available * len(self.rest))))
+        self.start = pool.fitting(max(2, round(setting.available * len(self.rest))))
         if not 2 <= len(self.start) < len(self.rest):
             raise DataError(
-                f"{len(self.rest)} samples are too few to keep {setting.available:.0%} of them and sell the others."
+                f"{crowd(self.rest)} are too few to keep {setting.available:.0%} of them and sell the others."
             )
         # All purchases begin with the same samples, so that what is bought differs and not for whom.
-        self.queue = self.rest.ids[pool.order[len(self.start) :]]
+        self.queue = self.rest.ids[pool.order[~np.isin(pool.order, self.start)]]
         most = len(self.queue) if setting.costs.max_samples is None else min(setting.costs.max_samples, len(self.queue))
         self.costs = replace(setting.costs, max_samples=most)
         self.pilot = Pool(self.rest, self.start, self.costs, setting.budget).data
@@ -118,7 +118,8 @@ class _Trial:
     @cached_property
     def rehearsed(self) -> tuple[Knowledge, Outlook, float]:
         """What the rehearsal of the pilot found, what purchases are expected to come to, and how long it took."""
-        began, most = time.perf_counter(), max(self._codes.values())
+        began = time.perf_counter()
+        most = float(largest(self.lattice, self.costs, list(self._case().candidates)))
         table = self.utilities if len(self._codes) - 1 > self.setting.top else None
         known = learn(self.pilot, {"outlook"}, self._codes, self._settings, table, None, None)
         outlook = outlook_of(known, self.lattice, float(len(self.pilot)), most, self.setting.draws, self.seed)

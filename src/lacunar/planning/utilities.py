@@ -26,6 +26,7 @@ from lacunar.planning.estimate_progress import CellProgress
 from lacunar.planning.estimate_scoring import check_baseline, metric_for, score_constant
 from lacunar.planning.estimate_store import CellStore
 from lacunar.planning.retrain import FEWEST_SCORED, Cell, fit_options, train_cell
+from lacunar.planning.set_aside import set_aside, ungrouped
 from lacunar.planning.utility_table import UtilityTable
 from lacunar.planning.weighting import diagnose, propensities
 from lacunar.tasks.base import to_plain
@@ -36,6 +37,8 @@ __all__ = ["utilities"]
 logger = logging.getLogger(__name__)
 
 OFFERED = ("retrain", "amortised")
+#: Share of the train samples that validate where no validation sample has a subset.
+STAND_IN = 0.15
 #: Tables of more items than this leave them out; intervals then rest on the repeats alone.
 MOST_ITEMS = 20_000_000
 
@@ -255,10 +258,7 @@ class _Plan:
         if not self.equal_n:  # everything there is of the subset, whole or in part
             members = [m for m in range(self.lattice.M) if code >> m & 1]
             return np.flatnonzero(train.present.numpy()[:, members].any(axis=1))
-        labels = None
-        if train.task is not None and train.task.kind == "classification" and train.target is not None:
-            labels = train.target.numpy()
-        return rows_for(order, having(train, code), labels, size)
+        return rows_for(order, having(train, code), _labels(train), size)
 
     def _retrain(self, key: str, repeat: Repeat, code: int, rows: np.ndarray) -> Cell:
         names = list(self.lattice.subset(code))
@@ -266,15 +266,33 @@ class _Plan:
         whole = having(splits.val, code)
         if len(whole):
             learn, val = splits.train.select(rows), splits.val.select(whole)
-        else:  # no validation sample has the subset: some of its train samples stand in
-            cut = max(1, round(0.15 * len(rows)))
-            learn, val = splits.train.select(rows[:-cut]), splits.train.select(rows[-cut:])
+        else:
+            learn, val = self._stand_in(splits.train, code, rows, repeat.number)
         asked = having(repeat.held, code)
         weight = None if self.chances is None else 1 / self.chances[code][repeat.held_rows[asked]]
         return Cell(
             key, code, self.lattice.label(code), learn.only(names), val.only(names),
             repeat.held.select(asked).only(names), asked, weight, self.metric, self.make_model, self.fit, repeat.number,
         )  # fmt: skip
+
+    def _stand_in(
+        self, train: MultimodalDataset, code: int, rows: np.ndarray, seed: int
+    ) -> tuple[MultimodalDataset, MultimodalDataset]:
+        """Some of the train samples validate, where no validation sample has the subset; the others are learned from.
+
+        Those that validate have all of it, hold the classes in their proportions, and are whole groups.
+        """
+        whole = rows
+        if not self.equal_n:  # then rows are in the order of the file, and some have only a part
+            whole = rows_for(balanced_order(train, seed), having(train, code), _labels(train), None)
+        if train.groups is not None:
+            chosen = set_aside(train, whole, STAND_IN, seed)
+            if chosen is not None:
+                others = rows[~np.isin(train.groups[rows], train.groups[chosen])]
+                return train.select(others), train.select(chosen)
+            train = ungrouped(train)
+        chosen = whole[-max(1, round(STAND_IN * len(whole))) :]
+        return train.select(rows[~np.isin(rows, chosen)]), train.select(chosen)
 
     def _amortised(self, key: str, repeat: Repeat, codes: list[int]) -> AmortisedCell:
         train, held = repeat.splits.train, repeat.held
@@ -313,6 +331,13 @@ class _Plan:
                 f"rarest subset has; others have up to {most} (equal_n=False trains on all)"
             )
         return made
+
+
+def _labels(data: MultimodalDataset) -> np.ndarray | None:
+    """The class of each sample, where there are classes."""
+    if data.task is None or data.task.kind != "classification" or data.target is None:
+        return None
+    return data.target.numpy()
 
 
 def _run(

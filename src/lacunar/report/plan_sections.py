@@ -174,7 +174,10 @@ def _gains(plan: Plan, drawn: pd.DataFrame) -> Drawing:
 def _money(plan: Plan, drawn: pd.DataFrame) -> Drawing | None:
     """Gain against money, read off the learning curve at what each amount buys."""
     costs = CostModel.read(plan.costs)
-    plain = drawn[~drawn["subset"].str.contains(" and ") & drawn["quality"].notna()]
+    plain = drawn[~drawn["subset"].str.contains(" and ") & drawn["quality"].notna() & (drawn["cost"] > 0)]
+    # Of what costs nothing but its set-up any amount buys without end.
+    paid = [costs.marginal(label) > 0 or math.isfinite(costs.limit(label)) for label in plain["subset"].astype(str)]
+    plain = plain[paid]
     if not len(plan.curve) or len(plain) < 1:
         return None
     chosen = plain["note"].str.startswith("recommended")
@@ -253,8 +256,9 @@ def flip_section(plan: Plan) -> Section:
         if flip.what == "threshold":
             rows.append(Row(["Gain that is worth buying for", number(plan.min_gain), number(flip.value), "", then]))
             continue
+        price = "Set-up" if plan.costs["per_cell"].get(flip.modality) == 0 else "Price"
         what = {
-            "cost": f"Price of {_EXTRA.get(flip.modality, flip.modality)}", "budget": "Budget",
+            "cost": f"{price} of {_EXTRA.get(flip.modality, flip.modality)}", "budget": "Budget",
             "quality": f"Worth of a sample with {unlabel(flip.modality)}",
         }.get(flip.what, flip.what)  # fmt: skip
         before = flip.value / flip.factor
