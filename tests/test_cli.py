@@ -226,6 +226,10 @@ def test_a_recipe_and_an_objective_of_ones_own(clinic, monkeypatch, capsys):
             "the fraction absent in [0, 1) for modality 'beta', got 1.5",
         ),
         ("train --data D --out O --make_model nowhere.make", "--make_model nowhere.make: cannot be imported"),
+        ("train --data D --out O --make_model a.b --model.features 9", "--model.features is for the default model"),
+        ("train --data D --out O --law independant", "unknown law 'independant'. Did you mean 'independent'?"),
+        ("train --data D --out O --law exact-marginal", "--law exact-marginal needs --rates"),
+        ("train --data D --out O --law not-at-random --rates beta=.5", "needs a driver, which only Python can give"),
         ("train --config nowhere.yaml", "--config: File does not exist"),
         ("train extra", "unexpected argument 'extra'"),
         ("evaluate", "run"),
@@ -267,11 +271,45 @@ def test_data_that_changed_under_a_run_are_noticed(clinic, capsys, tmp_path):
     about = json.loads((home / "run/command.json").read_text())
     (home / "run/command.json").write_text(json.dumps(about | {"data": str(home / "old.yaml")}))
     assert main(["evaluate", str(home / "run")]) == 0
-    frame = pd.read_csv(home / "old.csv")
-    frame.loc[frame["b_0"].first_valid_index(), [f"b_{i}" for i in range(3)]] = np.nan
-    frame.to_csv(home / "old.csv", index=False)
+    whole = pd.read_csv(home / "old.csv")
+    gap, label, value = whole.copy(), whole.copy(), whole.copy()
+    gap.loc[whole["b_0"].first_valid_index(), [f"b_{i}" for i in range(3)]] = np.nan
+    label.loc[0, "ill"] = "yes"
+    value.loc[0, "a_0"] += 1
+    for changed in (gap, label, value):
+        changed.to_csv(home / "old.csv", index=False)
+        assert main(["evaluate", str(home / "run")]) == 2
+        assert "have changed since" in said(capsys)[1]
+    # The same samples in other parts: what was trained on must not be scored as test.
+    whole.to_csv(home / "old.csv", index=False)
+    described = (home / "old.yaml").read_text()
+    (home / "old.yaml").write_text(described.replace("train: .5, val: .2, test: .3", "train: .4, val: .3, test: .3"))
     assert main(["evaluate", str(home / "run")]) == 2
-    assert "have changed since" in said(capsys)[1]
+    assert "in train, val" in said(capsys)[1]
+
+
+def test_other_data_are_split_with_the_seed_of_the_run(clinic, capsys):
+    assert main(train(clinic, "--split_seed", "5", out="fifth")) == 0
+    again = ["evaluate", str(clinic / "fifth"), "--out", str(clinic / "own.json")]
+    assert main(again) == 0
+    named = ["--data", str(clinic / "old.yaml"), "--split", "test", "--out", str(clinic / "named.json")]
+    assert main(["evaluate", str(clinic / "fifth"), *named]) == 0
+    own, named = (json.loads((clinic / f"{name}.json").read_text())["ids"] for name in ("own", "named"))
+    assert own == named
+
+
+def test_a_law_without_rates_hides_cells(clinic):
+    assert main(train(clinic, "--law", "uniform-pattern", out="uniform")) == 0
+    log = json.loads((clinic / "uniform/command.json").read_text())
+    assert log["parts"] != json.loads((clinic / "run/command.json").read_text())["parts"]
+
+
+def test_a_folder_called_like_a_data_set_is_none(tmp_path, monkeypatch):
+    from lacunar.cli.train import _absolute
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert _absolute("digits") == "digits"
 
 
 def test_interrupting_says_how_to_go_on(monkeypatch, capsys):
@@ -467,3 +505,49 @@ def test_examples_are_what_their_script_makes(capsys, tmp_path):
     assert done.returncode == 0, done.stderr
     for name in ("patients.csv", "new_patients.csv"):
         assert (tmp_path / name).read_text() == (folder / name).read_text()
+
+
+def test_evaluate_leaves_the_batch_size_to_the_data(clinic, capsys, monkeypatch):
+    import lacunar.evaluation
+
+    real, asked = lacunar.evaluation.evaluate, []
+    monkeypatch.setattr(
+        lacunar.evaluation, "evaluate", lambda m, d, size, **options: asked.append(size) or real(m, d, size, **options)
+    )
+    assert main(["evaluate", str(clinic / "run")]) == 0
+    assert main(["evaluate", str(clinic / "run"), "--batch_size", "4"]) == 0
+    assert asked == [None, 4]
+
+
+@pytest.mark.parametrize(("select", "said"), [("best", ", on which the epoch was chosen"), ("last", "")])
+def test_scores_without_a_test_part_say_what_they_are_of(tmp_path, select, said):
+    from types import SimpleNamespace
+
+    from lacunar.cli.train import evaluate_once
+    from lacunar.data import Splits
+    from tests.helpers import small_model, vectors
+
+    data = vectors(M=2, n=40)
+    splits = Splits(data.select(range(20)), data.select(range(20, 40)))
+    asked = {"asked": {"select": select, "patience": None}}
+    finished = SimpleNamespace(model=small_model(data), references=None, config=asked)
+    table = evaluate_once(finished, splits, tmp_path)
+    assert f"these are validation samples{said}: the data have no test part" in table.notes
+
+
+def test_why_data_cannot_be_split_is_not_told_with_hidden_counts(clinic, capsys, monkeypatch):
+    from lacunar.cli import source
+    from lacunar.errors import DataError
+    from tests.helpers import vectors
+
+    def fail(*_):
+        raise DataError("class 'rare' has 2 samples")
+
+    monkeypatch.setattr(source, "load_parts", fail)
+    monkeypatch.setattr(source, "load_whole", lambda _: vectors(n=30))
+    assert main(["data", "describe", str(clinic / "old.yaml")]) == 0
+    assert "'rare' has 2" in said(capsys)[0]
+    assert main(["data", "describe", str(clinic / "old.yaml"), "--min_cell", "5"]) == 0
+    out = said(capsys)[0]
+    assert "cannot be split" in out
+    assert "'rare' has 2" not in out

@@ -105,3 +105,10 @@ def test_a_model_without_a_task_or_a_prior():
         predict(Sum(None), rows())
     with pytest.raises(RunError, match="never fitted"):
         predict(Sum(Regression(1)), rows())
+
+
+def test_rows_are_read_as_many_at_a_time_as_fit(monkeypatch):
+    model, data = Sum(Regression(1).fit(torch.tensor([1.0, 2.0]))), rows()
+    monkeypatch.setattr(type(data), "rows_at_once", 1)
+    predict(model, data)
+    assert model.batches == [1, 1, 1]

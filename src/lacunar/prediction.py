@@ -20,14 +20,14 @@ __all__ = ["NOTHING", "align", "predict", "raw_outputs"]
 NOTHING = "nothing observed: prior of the training data"
 
 
-def predict(model: Any, data: MultimodalDataset, batch_size: int = 256) -> pd.DataFrame:
+def predict(model: Any, data: MultimodalDataset, batch_size: int | None = None) -> pd.DataFrame:
     """What a trained model says of each sample, from whatever the sample has.
 
     Args:
         model: a trained model with its task, for example ``run.model``.
         data: the samples, in any order; no target is needed. Build it with ``keep_empty=True`` to keep samples that
             have nothing: they get the prior of the training data and a flag.
-        batch_size: samples per batch.
+        batch_size: samples per batch; ``data.rows_at_once`` when None.
 
     Returns:
         One row per sample, in order: ``id``; ``prediction`` (the label, several labels joined by ``", "``, or a
@@ -66,7 +66,7 @@ def predict(model: Any, data: MultimodalDataset, batch_size: int = 256) -> pd.Da
     return pd.DataFrame(table)
 
 
-def raw_outputs(model: Any, data: MultimodalDataset, batch_size: int = 256) -> Tensor:
+def raw_outputs(model: Any, data: MultimodalDataset, batch_size: int | None = None) -> Tensor:
     """Raw outputs of the model's head on the CPU, ``(N, n_outputs, ...)``, the prior for samples that have nothing."""
     task = _task(model)
     data = align(data, model.names)

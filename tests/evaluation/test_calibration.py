@@ -14,7 +14,7 @@ from lacunar.evaluation.calibration import binned_calibration_error, calibration
 from lacunar.models.fusions import ConcatFusion
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.models.saving import load_model, save_model
-from lacunar.tasks import Regression
+from lacunar.tasks import Classification, Regression
 
 
 @pytest.mark.parametrize("bins", [1, 10, 15])
@@ -59,7 +59,7 @@ class TooSure(nn.Module):
         return self.factor[sizes][:, None] * torch.stack([-evidence / 2, evidence / 2], 1)
 
 
-def gaussian_world(n=2000, seed=0):
+def gaussian_world(n=2000, seed=0, **options):
     from lacunar.data.arrays import from_arrays
 
     draw = np.random.default_rng(seed)
@@ -67,7 +67,7 @@ def gaussian_world(n=2000, seed=0):
     present = draw.random((n, 2)) < 0.7
     present[~present.any(1), 0] = True
     sign = 2.0 * target - 1
-    return from_arrays({name: draw.normal(size=n) + sign for name in "ab"}, target, present=present)
+    return from_arrays({name: draw.normal(size=n) + sign for name in "ab"}, target, present=present, **options)
 
 
 def test_the_temperature_that_was_put_in_comes_out(tmp_path):
@@ -117,3 +117,20 @@ def test_a_plain_architecture_keeps_its_temperature_on_disk(tmp_path):
     again = load_model(tmp_path / "scaled")
     batch = data.__getitems__(range(10))
     torch.testing.assert_close(again(batch), scaled.eval()(batch))
+
+
+def test_a_temperature_is_that_of_the_models_own_classes():
+    data, turned = gaussian_world(300), gaussian_world(300, task=Classification([1, 0]))
+    assert not torch.equal(data.target, turned.target)
+    model = TooSure(data, torch.full((3,), 5.0))
+    assert torch.equal(
+        TemperatureScaling(model).fit(turned).temperature, TemperatureScaling(model).fit(data).temperature
+    )
+
+
+def test_a_temperature_weighs_no_classes():
+    data = gaussian_world(300)
+    model = TooSure(data, torch.full((3,), 5.0))
+    plain = TemperatureScaling(model).fit(data).temperature
+    model.task = Classification([0, 1], balanced=True).fit(torch.tensor([0] * 9 + [1]))
+    assert torch.equal(TemperatureScaling(model).fit(data).temperature, plain)

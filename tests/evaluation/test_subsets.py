@@ -338,3 +338,36 @@ def test_bad_calls():
         evaluate(model, data, resample="groups")
     with pytest.raises(DataError, match="modalities"):
         evaluate(model, vectors(M=3, n=30))
+
+
+def test_a_budget_for_more_subsets_than_there_are():
+    codes, complete = subset_codes(Lattice([f"m{m}" for m in range(13)]), budget=8192)
+    assert complete
+    assert sorted(codes) == list(range(1, 2**13))
+    assert [code.bit_count() for code in codes] == sorted(code.bit_count() for code in codes)
+
+
+def test_the_pairs_of_one_sample_are_measured_too():
+    data = vectors(M=4, n=9, missing=0.0).select([0])
+    model = small_model(data, features=32)
+    with torch.no_grad():
+        features, pairs = model.encode(data.__getitems__([0])), data.lattice.pairs(data.present)
+        assert len(pairs.rows) == 15
+        assert MemoryLimit(0.001).chunk(pairs, lambda part: model.predict(features, part)) < 15
+        assert MemoryLimit(1000).chunk(pairs, lambda part: model.predict(features, part)) >= 15
+
+
+def test_samples_are_read_as_many_at_a_time_as_fit(monkeypatch):
+    data = vectors(M=2, n=20)
+    model = small_model(data)
+    monkeypatch.setattr(type(data), "rows_at_once", 3)
+    seen = []
+
+    def look(batch):
+        seen.append(len(batch))
+        return model(batch)
+
+    table = evaluate(look, data, references=experts(data))
+    assert max(seen) <= 3
+    monkeypatch.undo()
+    same(evaluate(model, data), table)

@@ -199,3 +199,14 @@ def test_tables_that_make_no_sense():
         SubsetTable(lattice, [1, 0], np.zeros((3, 2)), metrics, np.arange(3))
     with pytest.raises(DataError, match="empty set first"):
         SubsetTable(lattice, [0, 1], np.zeros((3, 1)), metrics, np.arange(3))
+
+
+def test_a_subgroup_of_samples_that_have_nothing():
+    scores = np.array([[0, 1, 0, 1], [1, 1, 1, 0], [1, NAN, NAN, NAN]])
+    table = SubsetTable(
+        Lattice(["a", "b"]), [0, 1, 2, 3], scores, pd.DataFrame(index=range(4)), np.array(["p", "q", "r"])
+    )
+    found = table.by_subgroup(pd.DataFrame({"site": ["x", "x", "y"]}))
+    assert found["n"].tolist() == [2, 1]
+    assert found.loc[("site", "x"), "mean"] == pytest.approx(2 / 3)
+    assert found.loc[("site", "y")].drop(["n", "few"]).isna().all()

@@ -9,7 +9,9 @@ import pytest
 
 from lacunar.errors import ConfigError, RunError
 from lacunar.report import DataSummary, report
-from lacunar.report.results import verdict
+from lacunar.report.course import capability_section, data_sections, representation_section, training_sections
+from lacunar.report.page import Table
+from lacunar.report.results import calibration_section, results_sections, tiles, verdict
 from lacunar.report.summary import suppress
 from lacunar.report.write import keep_frame
 from tests.report.toys import EVIL, NAMES, make_data, make_folder, make_table
@@ -266,3 +268,177 @@ def test_numbers_for_people():
     assert [number(value) for value in (0.12345, float("nan"), None, True, np.int64(1234), 12345.678)] == [
         "0.123", "-", "-", "yes", "1\u202f234", "1.235e+04",
     ]  # fmt: skip
+
+
+def summary_of(patterns, labels=None, **options):
+    """Counts of patterns of three modalities: 1 is audio alone, 3 audio and image, and so on."""
+    samples = {part: sum(counts.values()) for part, counts in patterns.items()}
+    facts = dict.fromkeys(NAMES, "vector")
+    return DataSummary("toy", list(NAMES), facts, facts, samples, patterns, labels or {}, **options)
+
+
+def tables_of(sections):
+    """Rows of every table by its caption."""
+    found = {}
+    for section in sections:
+        found |= {block.caption: block for block in section.blocks if isinstance(block, Table)}
+    return found
+
+
+def test_rates_of_a_part_with_hidden_patterns_are_hidden_too():
+    # 36 samples, 19 of them shown: with the rate of image, 12 of 36, the hidden 12 and 5 would be known.
+    data = summary_of({"train": {3: 19, 1: 12, 2: 5}, "test": {3: 20, 1: 10}})
+    sections = data_sections(data, 10)
+    rates = tables_of(sections)["Modalities and their missing rates"]
+    assert [row.cells[3:] for row in rates.rows] == [["-", "0.000"], ["-", "0.333"], ["-", "1.000"]]
+    assert "0.333" not in sections[0].blocks[0].text
+    rows = tables_of(sections)["Samples with each combination"].rows
+    assert [row.cells[0] for row in rows] == ["audio+image", "audio", "image"]
+    assert [row.cells[1].startswith("fewer than 10") for row in rows] == [False, True, True]
+
+
+def test_the_order_of_patterns_tells_nothing_of_hidden_ones():
+    first, second = (summary_of({"all": {1: 40, 2: a, 4: b, 3: 9}}).shown(10).patterns for a, b in ((3, 8), (8, 3)))
+    assert first.index.tolist() == second.index.tolist()
+    assert first.equals(second)
+
+
+@pytest.mark.parametrize(
+    ("counts", "hidden"),
+    [
+        ([30, 12, 2, 2], 3),  # a sum of 4 is a small count itself
+        ([30, 12, 9, 9, 9], 4),  # 27 is three times 9
+        ([30, 12, *[1] * 10], 11),  # ten of them in ten samples
+        ([30, 12, 3, 8], 2),
+    ],
+)
+def test_hidden_counts_do_not_follow_from_their_sum(counts, hidden):
+    assert suppress(pd.DataFrame({"train": counts}), 10)["train"].isna().sum() == hidden
+
+
+def test_a_small_part_and_what_tells_it_are_hidden():
+    patterns = {"train": {1: 20, 3: 30}, "val": {1: 1, 3: 2}, "test": {1: 4, 2: 4, 3: 4}}
+    labels = {"train": {"no": 20, "yes": 30}, "val": {"no": 0, "yes": 3}, "test": {"no": 0, "yes": 12}}
+    sections = data_sections(summary_of(patterns, labels, dropped=2), 5)
+    assert sections[0].blocks[0].text.startswith("Samples in 3 presence patterns.")
+    assert "left out" not in sections[0].blocks[0].text
+    rows = tables_of(sections)["Samples in each part and of each class"].rows
+    assert rows[0].cells == ["train", "50", "20", "30"]
+    for row in rows[1:]:  # in test, three counts of 4 would follow from 12
+        assert all("fewer than 5" in cell for cell in row.cells[1:])
+    assert "2 samples that had nothing" in data_sections(summary_of(patterns, dropped=2))[0].blocks[0].text
+
+
+def test_hidden_counts_are_in_no_other_section():
+    frames = all_frames()
+    columns = [
+        column.title
+        for section in (
+            capability_section(frames["probes"], None, NAMES, "accuracy", min_cell=5),
+            representation_section(frames["representation"], NAMES, min_cell=5),
+        )
+        for table in tables_of([section]).values()
+        for column in table.columns
+    ]
+    assert not {"n", "trained on", "scored on"} & set(columns)
+    (drawing,) = calibration_section(frames["calibration"], min_cell=20).blocks[1:]
+    assert "answers." not in drawing.alt
+    assert len(drawing.figure.axes) == 1
+    assert drawing.figure.axes[0].lines[1].get_xdata().tolist() == [0.9]
+    assert len(calibration_section(frames["calibration"], min_cell=50).blocks) == 1
+    history = pd.DataFrame({f"{key}/{name}": [0.25] for key in "AB" for name in NAMES})
+    told, hidden = (training_sections(history, NAMES, 0, "accuracy", min_cell=n)[0].blocks[0].alt for n in (0, 5))
+    assert "A audio 0.250" in told
+    assert "A audio" not in hidden
+    assert "B audio 0.250" in hidden
+
+
+def test_numbers_of_samples_with_a_subset_are_hidden():
+    few = make_table(n=3, experts=False)
+    scores = tables_of(results_sections(few, min_cell=10))["Scores on the test samples"]
+    assert "n" not in [column.title for column in scores.columns]
+    many = make_table(n=60, experts=False)
+    many.scores[57:, -1] = np.nan
+    assert "57" not in verdict(many, min_cell=10)
+    many.notes = [
+        "subsets are scored on different samples (n from 57 to 60); common_rows=True scores all of them",
+        "3 samples have nothing and count only for the baseline",
+        "2 cells were generated by a completer",
+    ]
+    notes = results_sections(many, min_cell=10)[0].blocks[-1].entries
+    assert notes == [
+        "Subsets are scored on different samples; common_rows=True scores all of them.",
+        "Some samples have nothing and count only for the baseline.",
+        "Some cells were generated by a completer.",
+    ]
+    assert "(n from 57 to 60)" in results_sections(many)[0].blocks[-1].entries[0]
+
+
+def test_a_lone_small_subgroup_takes_another_with_it():
+    table = make_table(n=60, experts=False)
+    sex = ["f"] * 30 + ["m"] * 27 + ["x"] * 3
+    found = table.by_subgroup(pd.DataFrame({"sex": sex, "site": ["a", "b"] * 30}))
+    section = results_sections(table, found, min_cell=10)[-1]
+    assert [row.cells[:3] for row in section.blocks[0].rows] == [
+        ["sex", "f", "30"], ["site", "a", "30"], ["site", "b", "30"],
+    ]  # fmt: skip
+    assert section.blocks[1].text.startswith("2 subgroups")
+    table.scores[57:, 1:] = np.nan
+    found = table.by_subgroup(pd.DataFrame({"sex": sex}))
+    assert results_sections(table, found)[-1].blocks[0].rows[2].cells == ["sex", "x", "3", "-", "", "-", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("select", "kept"),
+    [
+        ("best", "The weights of epoch 2 were kept: the best mean over subsets."),
+        ("loss", "The weights of epoch 2 were kept: the lowest validation loss"),
+        ("last", "The weights of epoch 3 were kept: the last one"),
+    ],
+)
+def test_the_page_says_which_epoch_was_kept_and_why(folder, table, select, kept):
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"lr"', f'"select": "{select}", "lr"'))
+    said = read(report(folder, table)).words()
+    assert kept in said
+    assert f"kept: epoch {3 if select == 'last' else 2}" in said
+    assert ("Weights were selected on the validation samples." in said) == (select != "last")
+    assert "The test samples were read once" in said
+
+
+def test_scores_on_validation_samples_are_called_so(folder, table, splits):
+    table.save(folder / "subsets.json")
+    summary = DataSummary.of(splits)
+    for counts in (summary.samples, summary.patterns, summary.labels):
+        del counts["test"]
+    summary.save(folder / "data.json")
+    said = read(report(folder)).words()
+    assert "Scores on the val samples" in said
+    assert "The scores are of the same samples" in said
+    assert "test samples" not in said
+    assert "Scores on the test samples" in read(report(folder, part="test")).words()
+
+
+def test_means_are_over_the_subsets_that_somebody_has():
+    table = make_table(n=60, experts=False)
+    assert "averaged over all 7 combinations of modalities" in verdict(table)
+    table.scores[:, -2:] = np.nan
+    said = verdict(table)
+    assert said.startswith("No test sample has every modality; averaged over 5 of the 7 combinations of modalities the")
+    assert "of them" not in said
+    assert tiles(table)[1].name == "Mean over 5 subsets"
+    table.score_name = "dice"
+    said = verdict(table, "val")
+    assert said.startswith("No val sample has every modality; averaged over 5 of the 7 combinations of modalities the")
+    assert f"the model's dice is {table.mean:.3f}, and in the worst case" in said
+    table.scores[:, 2:] = np.nan
+    assert verdict(table).startswith("No test sample has every modality; given audio the model's dice is")
+
+
+def test_a_drawing_that_leaves_out_subsets_says_so():
+    captions = [
+        results_sections(make_table(names, n=20, experts=False))[0].blocks[0].caption
+        for names in (NAMES, tuple(f"m{i}" for i in range(6)))
+    ]
+    assert "Of 63 combinations the 20 best and the 20 worst are drawn." in captions[1]
+    assert "are drawn" not in captions[0]

@@ -61,4 +61,5 @@ def describe_data(data: str, seed: int = 0, min_cell: int = 0) -> None:
                 table(block.caption, columns, [row.cells for row in block.rows], left=words)
             say("")
     if problem is not None:
-        say(f"These data cannot be split for training as they are: {problem}", style="bold")
+        reason = "the reason holds counts, see it without --min_cell" if min_cell > 1 else problem
+        say(f"These data cannot be split for training as they are: {reason}", style="bold")

@@ -64,13 +64,14 @@ def run(words: Sequence[str]) -> int:
         tables[name] = evaluate_once(runs[name], data, out / name)
 
     from lacunar.report import report
+    from lacunar.training.files import write_json
 
     plain = "plain training on what is present"
     report(
         runs["mce"], tables["mce"], data, path=page, comparison={plain: tables["joint"]},
         title="Digits seen, heard and read: lacunar's demo",
     )  # fmt: skip
-    marker.write_text(json.dumps(asked), encoding="utf-8")
+    write_json(marker, asked)
     _show(tables["joint"], tables["mce"])
     say("", f"report  {page}")
     return 0

@@ -32,7 +32,9 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--resample", type=str, default="samples", help="what the bootstrap draws: samples or groups")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples for the intervals")
     parser.add_argument("--confidence", type=float, default=0.95, help="coverage of the intervals")
-    parser.add_argument("--batch_size", type=int, default=256, help="samples at a time")
+    parser.add_argument(
+        "--batch_size", type=int | None, default=None, help="samples at a time; chosen by their size when left out"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the resamples")
     options = parse(parser, words)
     if options.split is not None and options.split not in PARTS:
@@ -43,6 +45,7 @@ def run(words: Sequence[str]) -> int:
 
     from lacunar.evaluation import evaluate
     from lacunar.prediction import align
+    from lacunar.training.files import write_whole
     from lacunar.training.run import load_run
 
     finished = load_run(options.run)
@@ -59,7 +62,7 @@ def run(words: Sequence[str]) -> int:
             table.save(target)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
-            table.frame.to_csv(target)
+            write_whole(target, lambda file: table.frame.to_csv(file))
         say("", f"table   {target}")
     return 0
 
@@ -71,27 +74,24 @@ def parts_of(folder: Path) -> Splits:
         RunError: the run was not made by the command line, or its data have changed.
     """
     from lacunar.cli.source import load_parts
-    from lacunar.cli.train import COMMAND
+    from lacunar.cli.train import COMMAND, hashes, with_hidden
 
     path = folder / COMMAND
     if not path.exists():
         raise RunError(f"{folder} does not say what data it was made from: give --data.")
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        data = load_parts(about["data"], about["split_seed"])
-        if about["rates"] is not None:
-            data = data.hide(about["rates"], about["law"], seed=about["rates_seed"])
+        data = with_hidden(load_parts(about["data"], about["split_seed"]), about)
     except (ValueError, KeyError) as error:
         if isinstance(error, ConfigError):
             raise
         raise RunError(f"{path} cannot be used ({error}).") from error
-    from lacunar.data.presence import PresenceTable
-
-    kept = folder / "presence.csv"
-    if kept.exists() and PresenceTable.load(kept).hash != data.presence.hash:
+    now = hashes(data)
+    changed = [name for name, mark in about.get("parts", {}).items() if now.get(name) != mark]
+    if changed:
         raise RunError(
-            f"The data of {about['data']} have changed since {folder} was made: other samples or other missing cells. "
-            "Restore them, or give --data to score other data on purpose."
+            f"The data of {about['data']} have changed since {folder} was made: other samples, labels, values or "
+            f"missing cells in {', '.join(changed)}. Restore them, or give --data to score other data on purpose."
         )
     return data
 
@@ -105,9 +105,9 @@ def _data(finished: Any, options: Any) -> Any:
             raise ConfigError("The data have no test part: give --split val, or --data.")
         return chosen
     if options.split is not None:
-        from lacunar.cli.source import load_parts
+        from lacunar.cli.source import split_like
 
-        chosen = getattr(load_parts(options.data), options.split)
+        chosen = getattr(split_like(folder, options.data), options.split)
         if chosen is None:
             raise ConfigError(f"{options.data} has no {options.split} part.")
         return chosen

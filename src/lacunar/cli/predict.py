@@ -27,7 +27,9 @@ def run(words: Sequence[str]) -> int:
         "--data", type=str, help="a YAML description, or a table with the columns of the training table"
     )
     parser.add_argument("--out", type=str, help="file to write: .csv or .parquet; printed when left out")
-    parser.add_argument("--batch_size", type=int, default=256, help="samples at a time")
+    parser.add_argument(
+        "--batch_size", type=int | None, default=None, help="samples at a time; chosen by their size when left out"
+    )
     options = parse(parser, words)
     if not options.data:
         raise ConfigError("--data is needed, for example --data new.yaml.")

@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lacunar.cli.console import say, show_log, show_progress
 from lacunar.cli.options import instantiate, make_parser, parse
-from lacunar.errors import ConfigError, RunError
+from lacunar.errors import ConfigError, RunError, did_you_mean
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from lacunar.data.splits import Splits
     from lacunar.evaluation import SubsetTable
     from lacunar.training.run import Run
 
-__all__ = ["evaluate_once", "probe", "run", "show", "trainer_options"]
+__all__ = ["evaluate_once", "hashes", "probe", "run", "show", "trainer_options", "with_hidden"]
 
 COMMAND = "command.json"
 #: Times during training at which encoders are probed.
@@ -144,17 +145,12 @@ def run(words: Sequence[str]) -> int:
     about["data"] = _absolute(options.data)
     _check_same_data(folder, about, options.resume)
     objective = instantiate(reader, options).objective
-    data = load_parts(options.data, options.split_seed)
-    if rates is not None:
-        data = data.hide(rates, options.law, seed=options.rates_seed)
+    data = with_hidden(load_parts(options.data, options.split_seed), about)
     model = _model(options, data)
 
     from lacunar.parallel import process_rank
+    from lacunar.training.files import write_json
     from lacunar.training.fit import fit
-
-    def keep(name: str, write: Callable[[Path], Any]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write(folder / name)
 
     trainer = dict(vars(options.trainer))
     if options.probes:
@@ -170,23 +166,47 @@ def run(words: Sequence[str]) -> int:
     )
     if trainer["devices"] != 1 and process_rank() > 0:
         return 0  # the first process evaluates and writes
-    keep(COMMAND, lambda path: path.write_text(json.dumps(about, indent=1), encoding="utf-8"))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / COMMAND, {**about, "parts": hashes(data)})
     description = description_of(options.data)
     if description is not None:
         from lacunar.cli.source import DESCRIPTION
 
-        levels = json.dumps(description.resolved(description.read()).to_dict(), indent=1)
-        keep(DESCRIPTION, lambda path: path.write_text(levels, encoding="utf-8"))
+        write_json(folder / DESCRIPTION, description.resolved(description.read()).to_dict())
     data.presence.save(folder / "presence.csv")
     table = evaluate_once(finished, data, folder)
     if options.probes:
         probe(finished, data, folder)
     from lacunar.report import report
 
-    page = report(finished, table, data, part="val" if data.test is None else "test", min_cell=options.min_cell)
+    page = report(finished, table, data, min_cell=options.min_cell)
     show(table)
     say("", f"model   {folder / 'model'}", f"report  {page}")
     return 0
+
+
+def with_hidden(data: Splits, about: Mapping[str, Any]) -> Splits:
+    """The parts with the cells hidden that ``--rates``, ``--law`` and ``--rates_seed`` name."""
+    from lacunar.data.presence import LAWS
+
+    law = about["law"]
+    if law not in LAWS:
+        raise ConfigError(f"--law: unknown law {law!r}.{did_you_mean(law, LAWS)}")
+    if law in ("not-at-random", "table"):
+        needs = "a driver" if law == "not-at-random" else "a table of presence"
+        raise ConfigError(f"--law {law} needs {needs}, which only Python can give: Splits.hide(law={law!r}, ...).")
+    if about["rates"] is None and law != "uniform-pattern":
+        if law != "independent":
+            raise ConfigError(f"--law {law} needs --rates: how much of each modality to hide.")
+        return data
+    return data.hide(about["rates"], law, seed=about["rates_seed"])
+
+
+def hashes(data: Splits) -> dict[str, str]:
+    """What tells the parts of a run from others: a hash of ids, presence, targets and values of each."""
+    from lacunar.training.folder import describe_data
+
+    return {name: describe_data(part)["hash"] for name, part in data.parts.items()}
 
 
 def evaluate_once(finished: Run, data: Any, folder: Path) -> SubsetTable:
@@ -207,7 +227,9 @@ def evaluate_once(finished: Run, data: Any, folder: Path) -> SubsetTable:
             return table
     table = evaluate(finished.model, part, references=finished.references)
     if data.test is None:
-        table.notes.append("these are validation samples, on which the epoch was chosen: the data have no test part")
+        asked = finished.config["asked"]
+        chosen = ", on which the epoch was chosen" if asked["select"] != "last" or asked["patience"] else ""
+        table.notes.append(f"these are validation samples{chosen}: the data have no test part")
     DataSummary.of(data).save(folder / DATA_FILE)
     if part.subgroups is not None and len(part.subgroups.columns):
         keep_frame(folder, "subgroups", table.by_subgroup(part.subgroups))
@@ -235,6 +257,9 @@ def _model(options: Any, data: Any) -> Any:
 
         return default_model(data.train, **vars(options.model))
 
+    given = [name for name, value in vars(options.model).items() if value != model_options()[name]]
+    if given:
+        raise ConfigError(f"--model.{given[0]} is for the default model; --make_model makes its own.")
     module, _, name = options.make_model.rpartition(".")
     try:
         make = getattr(importlib.import_module(module), name)
@@ -250,7 +275,7 @@ def _kept(folder: Path, name: str) -> bool:
 
 
 def _absolute(data: str) -> str:
-    return str(Path(data).resolve()) if Path(data).exists() else data
+    return str(Path(data).resolve()) if Path(data).is_file() else data  # a folder may be called like a data set
 
 
 def _check_same_data(folder: Path, about: Mapping[str, Any], resume: bool) -> None:
@@ -260,7 +285,7 @@ def _check_same_data(folder: Path, about: Mapping[str, Any], resume: bool) -> No
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RunError(f"{path} cannot be read ({error}).") from error
+        raise RunError(f"{path} cannot be read ({error}); --resume false makes the run anew.") from error
     changed = [name for name in ABOUT_DATA if before.get(name) != about[name]]
     if changed:
         listing = "; ".join(f"--{name} was {before.get(name)!r}, is {about[name]!r}" for name in changed)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lacunar.data.batch import Batch
 from lacunar.errors import ConfigError, DataError, RunError
@@ -75,7 +76,12 @@ def _bin_sums(
 
 
 def reliability(
-    model: Any, data: Any, bins: int = 15, equal_mass: bool = False, batch_size: int = 256, memory: float | None = None
+    model: Any,
+    data: Any,
+    bins: int = 15,
+    equal_mass: bool = False,
+    batch_size: int | None = None,
+    memory: float | None = None,
 ) -> pd.DataFrame:
     """:func:`calibration_bins` of a model over every subset of modalities, each subset's samples pooled.
 
@@ -154,29 +160,34 @@ class TemperatureScaling(Configurable):
     def task(self) -> Task | None:
         return getattr(self.model, "task", None)
 
-    def fit(self, data: Any, batch_size: int = 256, memory: float | None = None) -> TemperatureScaling:
+    def fit(self, data: Any, batch_size: int | None = None, memory: float | None = None) -> TemperatureScaling:
         """Choose the temperatures that give the smallest log-loss on all subsets, each subset weighing the same.
+
+        Every sample of a subset counts the same, too, also where the task weighs classes in its loss.
 
         Args:
             data: the validation split; the test split would make the calibration look better than it is.
-            batch_size: samples per batch.
+            batch_size: samples per batch; ``data.rows_at_once`` when None.
             memory: bound in megabytes, see :func:`lacunar.evaluate`.
 
         Raises:
             DataError: the task has no probabilities, or the data have no target.
         """
+        from lacunar.evaluation.subsets import target_for
+
         task = data.task if self.task is None else self.task
         if task is None or data.target is None:
             raise DataError("Temperature scaling needs validation data with a target, got none.")
         if task.kind not in ("classification", "multilabel"):
             raise DataError(f"Temperature scaling needs class probabilities; a {task.kind} has none to scale.")
+        known = target_for(task, data)
         codes, _ = subset_codes(self.lattice)
         found = [
             (rows.cpu(), subsets.cpu(), output.double().cpu())
             for rows, subsets, output in subset_outputs(self.model, data, codes, batch_size, memory)
         ]
         rows, subsets, output = (torch.cat(parts) for parts in zip(*found))
-        target = data.target[rows]
+        target = known[rows]
         _, which, counts = subsets.unique(return_inverse=True, return_counts=True)
         weight = 1.0 / counts[which].double()
         sizes = self.lattice.decode(subsets).sum(-1)
@@ -213,7 +224,12 @@ def _best_temperature(task: Task, output: Tensor, target: Tensor, weight: Tensor
     total = weight.sum()
 
     def log_loss(log_temperature: float) -> float:
-        loss = task.loss(output / np.exp(log_temperature), target, smoothing=0.0).double()
+        scaled = output / np.exp(log_temperature)
+        if task.kind == "classification":
+            # The loss of a balanced task weighs classes; probabilities are to be right for them as they come.
+            loss = functional.cross_entropy(scaled.float(), target, reduction="none").double()
+        else:
+            loss = task.loss(scaled, target, smoothing=0.0).double()
         return float((loss * weight).sum() / total)
 
     # One hundredth to one hundred; the log-loss is convex in 1/T, so that there is a single minimum.

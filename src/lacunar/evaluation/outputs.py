@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 DEFAULT_MEGABYTES = 64.0  # pieces that stay in a cache are decoded faster than larger ones
-FEW, MANY = 16, 2**30
+MANY = 2**30
 
 
 @contextmanager
@@ -68,12 +68,14 @@ def subset_codes(lattice: Lattice, budget: int = 256, seed: int = 0) -> tuple[li
     """The non-empty subsets to score, small ones first, and whether these are all of them.
 
     Above 12 modalities: every single modality, everything but one, everything, and random subsets in which each size
-    is equally likely, up to ``budget`` in all.
+    is equally likely, up to ``budget`` in all; all of them when there are no more.
     """
     M = lattice.M
     if M <= MAX_TABLE:
         return lattice.subsets, True
     full = (1 << M) - 1
+    if budget >= full:
+        return sorted(range(1, full + 1), key=lambda code: (code.bit_count(), code)), True
     chosen = {1 << m for m in range(M)} | {full} | {full & ~(1 << m) for m in range(M)}
     generator = np.random.default_rng(seed)
     while len(chosen) < budget:
@@ -92,7 +94,7 @@ def feasible_pairs(lattice: Lattice, present: Tensor, codes: Sequence[int]) -> P
 
 
 def subset_outputs(
-    model: Any, data: Any, codes: Sequence[int], batch_size: int = 256, memory: float | None = None
+    model: Any, data: Any, codes: Sequence[int], batch_size: int | None = None, memory: float | None = None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Outputs of a model on all pairs of samples and subsets that the samples have all of.
 
@@ -102,7 +104,7 @@ def subset_outputs(
             called once per subset on a batch in which everything else is absent.
         data: a data set.
         codes: the subsets.
-        batch_size: samples per batch.
+        batch_size: samples per batch; ``data.rows_at_once`` when None.
         memory: bound in megabytes on the tensors that live at the same time while pairs are decoded; 64 when None.
             Features of a batch and the model itself come on top. Smaller batches bound the encoders.
 
@@ -213,7 +215,7 @@ class MemoryLimit:
 
     def chunk(self, pairs: Pairs, decode: Callable[[Pairs], Any]) -> int:
         total = len(pairs.rows)
-        if self.pairs is None and total > FEW:
+        if self.pairs is None and total > 1:  # the pairs of a single volume may be too many
 
             def peak(count: int) -> int:
                 # The last pairs hold the largest subsets.

@@ -145,7 +145,7 @@ def capability_trajectory(
     return pd.concat(frames, names=["epoch"])
 
 
-def encoder_features(model: Any, data: Any, name: str, task: Task, batch_size: int = 256) -> _Part:
+def encoder_features(model: Any, data: Any, name: str, task: Task, batch_size: int | None = None) -> _Part:
     """Features of one modality, of the rows that have it: ``(n, C)``, or ``(n, C, *spatial)`` for label maps."""
     if data.target is None:
         raise DataError("Probes need a target, got data without one.")

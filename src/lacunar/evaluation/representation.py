@@ -82,7 +82,11 @@ def representation_metrics(features: Any, labels: Any, seed: int = 0) -> dict[st
 
 
 def representation_quality(
-    model: Any, data: Any, subsets: Sequence[Any] | None = None, batch_size: int = 256, memory: float | None = None
+    model: Any,
+    data: Any,
+    subsets: Sequence[Any] | None = None,
+    batch_size: int | None = None,
+    memory: float | None = None,
 ) -> pd.DataFrame:
     """:func:`representation_metrics` of the fused features of a model.
 
@@ -91,7 +95,7 @@ def representation_quality(
         data: samples with classes.
         subsets: the test conditions, as names or codes; every non-empty subset (a sample of them above 12
             modalities) when None.
-        batch_size: samples per batch.
+        batch_size: samples per batch; ``data.rows_at_once`` when None.
         memory: bound in megabytes on what lives at once while subsets are decoded.
 
     Returns:
@@ -119,7 +123,7 @@ def representation_quality(
 
 
 def fused_features(
-    model: Any, data: Any, codes: Sequence[int], batch_size: int = 256, memory: float | None = None
+    model: Any, data: Any, codes: Sequence[int], batch_size: int | None = None, memory: float | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The head's input for all pairs of samples and subsets, spatial axes averaged.
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 def evaluate(
     model: Any,
     data: Any,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     *,
     bootstrap: int = 1000,
     confidence: float = 0.95,
@@ -48,7 +48,7 @@ def evaluate(
             :class:`~lacunar.data.batch.Batch` to one raw output per sample; it is called with batches in which
             everything outside the subset is absent.
         data: the samples to score, with a target.
-        batch_size: samples per batch.
+        batch_size: samples per batch; ``data.rows_at_once`` when None.
         bootstrap: resamples for the intervals.
         confidence: nominal coverage of the intervals.
         seed: of the resamples.
@@ -127,8 +127,8 @@ Kept = tuple[np.ndarray, dict[str, np.ndarray]]
 
 
 def _measure_all(
-    model: Any, data: Any, task: Task, target: Tensor, codes: list[int], batch_size: int, memory: float | None,
-    probabilities: bool,
+    model: Any, data: Any, task: Task, target: Tensor, codes: list[int], batch_size: int | None,
+    memory: float | None, probabilities: bool,
 ) -> tuple[dict[int, Kept], list[str]]:  # fmt: skip
     """For each code the rows that have it, and what is kept of their outputs."""
     positions, subsets, kept = [], [], []
@@ -182,7 +182,7 @@ def _checked(output: Tensor, task: Task, target: Tensor, codes: Tensor, rows: Te
     return output
 
 
-def expert_scores(references: Any, data: Any, task: Task, batch_size: int = 256) -> np.ndarray:
+def expert_scores(references: Any, data: Any, task: Task, batch_size: int | None = None) -> np.ndarray:
     """Scores of single-modality experts on a data set, NaN where their modality is absent, ``(N, M)``.
 
     Args:
@@ -190,7 +190,7 @@ def expert_scores(references: Any, data: Any, task: Task, batch_size: int = 256)
             scores ``(N, M)``, or a mapping from modality to scores ``(N,)``.
         data: the samples.
         task: how their outputs are scored.
-        batch_size: samples per batch.
+        batch_size: samples per batch; ``data.rows_at_once`` when None.
     """
     if not hasattr(references, "predict"):
         table = _table_of(references, data.names, len(data))

@@ -201,7 +201,8 @@ class SubsetTable:
         Returns:
             Indexed by attribute and value: ``n``, ``mean`` over the subsets with ``low`` and ``high``, ``worst
             subset``, ``worst``, ``full``, and ``few``, True where n is below 30 and the numbers are not to be relied
-            on. Rows without a value for an attribute are a subgroup of their own, ``'unknown'``.
+            on. Rows without a value for an attribute are a subgroup of their own, ``'unknown'``. Samples that have
+            nothing count in n; a subgroup of none but such samples has no scores, NaN.
         """
         if subgroups is None or len(subgroups) != len(self.ids):
             got = "none" if subgroups is None else f"{len(subgroups)} rows"
@@ -211,15 +212,17 @@ class SubsetTable:
             column = subgroups[attribute].astype(object)
             values = column.where(column.notna(), "unknown").astype(str).to_numpy()
             for value in sorted(set(values)):
-                part = self._rows(values == value)
-                low, high = part.mean_interval
-                rows.append(
-                    {
-                        "attribute": str(attribute), "value": value, "n": len(part.ids), "mean": part.mean,
-                        "low": low, "high": high, "worst subset": part.worst.subset, "worst": part.worst.score,
-                        "full": part.full, "few": len(part.ids) < FEW,
-                    }
-                )  # fmt: skip
+                keep = values == value
+                n = int(keep.sum())
+                facts: dict[str, Any] = dict.fromkeys(("mean", "low", "high", "worst subset", "worst", "full"), np.nan)
+                if np.isfinite(self.scores[keep, 1:]).any():
+                    part = self._rows(keep)
+                    low, high = part.mean_interval
+                    facts = {
+                        "mean": part.mean, "low": low, "high": high, "worst subset": part.worst.subset,
+                        "worst": part.worst.score, "full": part.full,
+                    }  # fmt: skip
+                rows.append({"attribute": str(attribute), "value": value, "n": n, **facts, "few": n < FEW})
         return pd.DataFrame(rows).set_index(["attribute", "value"])
 
     def by_generated(self) -> pd.DataFrame:
@@ -369,7 +372,7 @@ class SubsetTable:
 
     def _about_rows(self) -> list[str]:
         counts, notes = self.counts[1:], []
-        if self.lattice.M > MAX_TABLE:
+        if self.lattice.M > MAX_TABLE and len(counts) < 2**self.lattice.M - 1:
             notes.append(
                 f"{len(counts)} of 2^{self.lattice.M} - 1 subsets, drawn at random beside singles and full set"
             )

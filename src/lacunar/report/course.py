@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from lacunar.report.figures import (
+    ROWS,
     curves_figure,
     modality_figure,
     pattern_figure,
@@ -16,7 +17,7 @@ from lacunar.report.figures import (
     validation_figure,
 )
 from lacunar.report.page import Block, Column, Drawing, Preformatted, Row, Section, Table, Text, number
-from lacunar.report.summary import DataSummary, suppress
+from lacunar.report.summary import DataSummary, Shown
 
 __all__ = ["capability_section", "data_sections", "representation_section", "training_sections"]
 
@@ -26,6 +27,12 @@ DIAGNOSTICS = {
     "upper": "U: what it can do alone",
     "B": "B: weight, how far it falls short",
     "A": "A: weight, how rare it is",
+}
+#: Why an epoch was kept.
+KEPT = {
+    "best": "the best mean over subsets",
+    "loss": "the lowest validation loss, as was asked for",
+    "last": "the last one, as was asked for",
 }
 MEASURES = {
     "intra": ("spread within classes", "mean distance of a class's samples to their centre"),
@@ -41,34 +48,35 @@ MEASURES = {
 
 def data_sections(data: DataSummary, min_cell: int = 0) -> list[Section]:
     """Who has what: patterns, missing rates, class counts, the card."""
-    counts, members = data.pattern_table
-    shown = suppress(counts, min_cell)
-    rates = _rates(data, min_cell)
-    common = int(counts.sum(axis=1).iloc[0]) if len(counts) else 0
+    shown = data.shown(min_cell)
+    counts, rates = shown.patterns, shown.rates
     complete = (2 ** len(data.names)) - 1
-    whole = int(counts.loc[complete].sum()) if complete in counts.index else 0
-    total = sum(data.samples.values())
     absent = ", ".join(f"{name} {_percent(rates.iloc[m, 0])}" for m, name in enumerate(data.names))
     many = "pattern" if len(counts) == 1 else "patterns"
-    text = f"{number(total)} samples in {len(counts)} presence {many}. Missing rates ({rates.columns[0]}): {absent}. "
+    # The sum of all parts would tell the size of one that is not shown.
+    total = "Samples" if shown.samples.isna().any() else f"{number(int(shown.samples.sum()))} samples"
+    text = f"{total} in {len(counts)} presence {many}. Missing rates ({rates.columns[0]}): {absent}. "
+    frequent = ""
     if min_cell <= 1:
+        whole = int(counts.loc[complete].sum()) if complete in counts.index else 0
         text += f"{number(whole)} samples have every modality."
-    if data.dropped:
+        common = int(counts.iloc[0].sum())
+        frequent = f"; the most frequent is {data.label(int(counts.index[0]))} with {common} samples"
+    if data.dropped >= max(min_cell, 1):
         text += f" {number(data.dropped)} samples that had nothing were left out."
     drawing = Drawing(
-        pattern_figure(shown, members, data.names, rates),
-        f"Presence patterns: {len(counts)} combinations; the most frequent is {data.label(int(counts.index[0]))}"
-        + (f" with {common} samples" if min_cell <= 1 else "")
-        + f". Missing rates: {absent}.",
+        pattern_figure(counts, shown.members, data.names, rates),
+        f"Presence patterns: {len(counts)} combinations{frequent}. Missing rates: {absent}.",
         "Each row is a combination of modalities that samples have, the most frequent first. A missing rate is the "
         "fraction of samples in which a modality is absent: .8 means that 8 of 10 samples lack it."
-        + (f" Counts below {min_cell} are not shown." if min_cell > 1 else ""),
+        + (f" The {ROWS} most frequent of {len(counts)} combinations are drawn." if len(counts) > ROWS else "")
+        + (f" Counts below {min_cell} are not shown, nor what would tell them." if min_cell > 1 else ""),
     )
     rows = [
-        Row([data.label(int(code)), *(_count(value, min_cell) for value in line)], members[row].tolist())
-        for row, (code, line) in enumerate(zip(shown.index, shown.to_numpy()))
+        Row([data.label(int(code)), *(_count(value, min_cell) for value in line)], shown.members[row].tolist())
+        for row, (code, line) in enumerate(zip(counts.index, counts.to_numpy()))
     ]
-    patterns = Table("Samples with each combination", [Column("pattern", False), *map(Column, shown.columns)], rows)
+    patterns = Table("Samples with each combination", [Column("pattern", False), *map(Column, counts.columns)], rows)
     columns = [Column("modality", False), Column("kind", False), Column("shape", False)]
     columns += [Column(f"missing, {part}") for part in rates.columns]
     about = [
@@ -87,22 +95,31 @@ def data_sections(data: DataSummary, min_cell: int = 0) -> list[Section]:
         facts = f"law {data.presence.get('law')}, seed {data.presence.get('seed')}"
         blocks.append(Text(f"Some cells were hidden on purpose, for an experiment: {facts}."))
     blocks.append(Table("Modalities and their missing rates", columns, about))
-    return [Section("presence", "Who has what", blocks), Section("card", "The data", _card(data, min_cell))]
+    return [Section("presence", "Who has what", blocks), Section("card", "The data", _card(data, shown, min_cell))]
 
 
-def training_sections(history: pd.DataFrame, names: Sequence[str], best: int | None, score_name: str) -> list[Section]:
+def training_sections(
+    history: pd.DataFrame,
+    names: Sequence[str],
+    best: int | None,
+    score_name: str,
+    select: str = "best",
+    min_cell: int = 0,
+) -> list[Section]:
     """Validation scores, loss terms and what the objective saw of each modality, over epochs.
 
     Args:
         history: one row per epoch, as ``run.history``.
         names: modalities in lattice order.
-        best: the epoch that was kept, from 0.
+        best: the best epoch, from 0; None while training is unfinished.
         score_name: what the score is.
+        select: which epoch was kept, as for :func:`lacunar.fit`.
+        min_cell: counts of samples from 1 to ``min_cell - 1`` are not to be found from anything that is shown.
     """
     if history.empty:
         return []
     history = history.set_axis(history.index.astype(int) + 1)
-    chosen = None if best is None or best < 0 else best + 1
+    chosen = None if best is None or best < 0 else int(history.index[-1]) if select == "last" else best + 1
     blocks: list[Block] = []
     scores = history[[column for column in history if str(column) == "val/score"]]
     if len(scores.columns) and scores["val/score"].notna().any():
@@ -114,7 +131,7 @@ def training_sections(history: pd.DataFrame, names: Sequence[str], best: int | N
         if len(single) > 1:
             lines["worst subset"] = history[single].min(axis=1)
         last = lines.dropna(how="all")
-        kept = "" if chosen is None else f" The weights of epoch {chosen} were kept: the best mean over subsets."
+        kept = "" if chosen is None else f" The weights of epoch {chosen} were kept: {KEPT[select]}."
         blocks.append(
             Drawing(
                 validation_figure(lines, chosen, score_name),
@@ -136,6 +153,8 @@ def training_sections(history: pd.DataFrame, names: Sequence[str], best: int | N
         )
     tables = {}
     for key, title in DIAGNOSTICS.items():
+        if key == "A" and min_cell > 1:
+            continue  # the availabilities, and so counts, can be read off it
         columns = {f"{key}/{name}": name for name in names if f"{key}/{name}" in history}
         if len(names) == 1 and key in history:
             columns = {key: names[0]}
@@ -152,14 +171,20 @@ def training_sections(history: pd.DataFrame, names: Sequence[str], best: int | N
                 f"What the objective saw of each modality. In the last epoch: {last_row}.",
                 "φ is the Shapley value of a modality in the joint model on the training samples that have it, U the "
                 "score of a frozen model of that modality alone. B is the mean gap between the two and A the inverse "
-                "of the availability: a modality with a large A times B is pushed harder.",
+                "of the availability"
+                + (" (not shown here, for it tells counts)" if min_cell > 1 else "")
+                + ": a modality with a large A times B is pushed harder.",
             )
         )
     return [Section("training", "How training went", blocks)]
 
 
 def capability_section(
-    probes: pd.DataFrame | None, trajectory: pd.DataFrame | None, names: Sequence[str], score_name: str
+    probes: pd.DataFrame | None,
+    trajectory: pd.DataFrame | None,
+    names: Sequence[str],
+    score_name: str,
+    min_cell: int = 0,
 ) -> Section:
     """What each encoder knows by itself, at the end and while it was trained.
 
@@ -168,6 +193,7 @@ def capability_section(
         trajectory: what :func:`lacunar.evaluation.capability_trajectory` returns.
         names: modalities in lattice order.
         score_name: what the score is.
+        min_cell: above 1, how many samples have a modality is not shown, for patterns can be found from it.
     """
     blocks: list[Block] = []
     if probes is not None and len(probes):
@@ -193,12 +219,14 @@ def capability_section(
             )
         )
         columns = [Column("modality", False), Column("rows", False), Column("head", False), Column(score_name)]
-        columns += [Column("std over seeds"), Column("constant answer"), Column("trained on"), Column("scored on")]
+        columns += [Column("std over seeds"), Column("constant answer")]
+        counts = [] if min_cell > 1 else ["n_train", "n"]
+        columns += [Column({"n_train": "trained on", "n": "scored on"}[name]) for name in counts]
         rows = [
             Row(
                 [
                     *map(str, key), number(line["score"]), number(line["std"]), number(line["baseline"]),
-                    number(int(line["n_train"])), number(int(line["n"])),
+                    *(number(int(line[count])) for count in counts),
                 ],
                 [name == key[0] for name in names],
             )
@@ -220,16 +248,20 @@ def capability_section(
     return Section("capability", "What each encoder knows", blocks)
 
 
-def representation_section(quality: pd.DataFrame | None, names: Sequence[str]) -> Section:
-    """How well the fused features separate the classes: what :func:`representation_quality` returns."""
+def representation_section(quality: pd.DataFrame | None, names: Sequence[str], min_cell: int = 0) -> Section:
+    """How well the fused features separate the classes: what :func:`representation_quality` returns.
+
+    With ``min_cell`` above 1 without the number of samples that have a subset, from which patterns can be found.
+    """
     if quality is None or not len(quality):
         return Section("representation", "Representation quality")
     kept = [name for name in MEASURES if name in quality]
-    columns = [Column("subset", False)] + ([Column("n")] if "n" in quality else [])
+    counted = "n" in quality and min_cell <= 1
+    columns = [Column("subset", False)] + ([Column("n")] if counted else [])
     columns += [Column(MEASURES[name][0], hint=MEASURES[name][1]) for name in kept]
     rows = []
     for label, line in zip(quality.index, quality.to_dict("records")):
-        count = [number(int(line["n"]))] if "n" in quality else []
+        count = [number(int(line["n"]))] if counted else []
         shown = "all conditions" if label == "all" else str(label).replace("+", " + ")
         held = [label == "all" or name in str(label).split("+") for name in names]
         rows.append(Row([shown, *count, *(number(line[name]) for name in kept)], held))
@@ -240,32 +272,17 @@ def representation_section(quality: pd.DataFrame | None, names: Sequence[str]) -
     return Section("representation", "Representation quality", [Text(text), Table("Fused features", columns, rows)])
 
 
-def _rates(data: DataSummary, min_cell: int) -> pd.DataFrame:
-    rates, observed = data.missing_rates, data.observed
-    if min_cell > 1:
-        for part, total in data.samples.items():
-            few = (observed[part] < min_cell) & (observed[part] > 0)
-            few |= (total - observed[part] < min_cell) & (observed[part] < total)
-            rates.loc[few, part] = float("nan")
-    return rates
-
-
-def _card(data: DataSummary, min_cell: int) -> list[Block]:
+def _card(data: DataSummary, shown: Shown, min_cell: int) -> list[Block]:
     blocks: list[Block] = []
     columns = [Column("part", False), Column("samples")]
-    labels = list(next(iter(data.labels.values()), {}))
-    if labels and len(labels) <= 20:
-        shown = suppress(pd.DataFrame(data.labels).reindex(labels), min_cell)
-        columns += [Column(label) for label in labels]
-    else:
-        shown = None
+    labels, classes = shown.labels, list(map(str, shown.labels.index))
+    columns += [Column(label) for label in classes]
     rows = []
-    for part, count in data.samples.items():
-        cells = [part, number(count)]
-        if shown is not None:
-            cells += [_count(shown.at[label, part], min_cell) if part in shown else "-" for label in labels]
+    for part, count in shown.samples.items():
+        cells = [str(part), _count(count, min_cell)]
+        cells += [_count(labels.at[label, part], min_cell) if part in labels else "-" for label in classes]
         rows.append(Row(cells))
-    title = "Samples in each part" + (" and of each class" if shown is not None else "")
+    title = "Samples in each part" + (" and of each class" if classes else "")
     blocks += [Text(f"{data.name}: {data.task}."), Table(title, columns, rows)]
     if data.card:
         blocks.append(Preformatted(data.card, "Data card"))

@@ -47,6 +47,8 @@ def subset_figure(
         names: the modalities, M of them.
         score_name: what the score is.
         experts: score of each single-modality model that the joint model is compared with.
+
+    Of more than ``ROWS`` subsets the best and the worst are drawn, half and half.
     """
     order = np.lexsort((-scores["score"].to_numpy(float), members.sum(1)))
     scores, members = scores.iloc[order].reset_index(drop=True), np.asarray(members)[order]
@@ -251,16 +253,20 @@ def trajectory_figure(
     return figure
 
 
-def reliability_figure(bins: pd.DataFrame) -> Figure:
+def reliability_figure(bins: pd.DataFrame, counts: bool = True) -> Figure:
     """How often the model is right when it says that it is sure to some degree.
 
     Args:
         bins: columns ``confidence``, ``accuracy`` and ``count``, one row per bin; an optional column ``series``
             tells several diagrams apart, for example before and after temperature scaling.
+        counts: also draw how many answers each bin holds.
     """
     with quiet():
-        figure = new_figure(3.1, 5.2)
-        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        figure = new_figure(3.1, 5.2) if counts else new_figure(2.4, 5.2)
+        if counts:
+            axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        else:
+            axes = below = figure.subplots()
         axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.2)
         series = bins.groupby("series", sort=False) if "series" in bins else [("model", bins)]
         names = []
@@ -269,13 +275,15 @@ def reliability_figure(bins: pd.DataFrame) -> Figure:
             shade, style = ("#0072b2", "#e69f00", "#009e73")[number % 3], ("o-", "s--", "^-.")[number % 3]
             axes.plot(part["confidence"], part["accuracy"], style, color=shade, markersize=4, label=str(name))
             names.append(str(name))
-            if number == 0:
+            if counts and number == 0:
                 below.bar(part["confidence"], part["count"], width=0.04, color=shade)
         if len(names) > 1:
             axes.legend(loc="upper left")
         axes.set(ylabel="how often right", xlim=(0, 1), ylim=(0, 1))
-        below.set(xlabel="confidence", ylabel="samples")
-        below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        below.set(xlabel="confidence")
+        if counts:
+            below.set(ylabel="samples")
+            below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     return figure
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from lacunar.report.figures import reliability_figure, subset_figure
+from lacunar.lattice import MAX_TABLE
+from lacunar.report.figures import ROWS, reliability_figure, subset_figure
 from lacunar.report.page import Block, Column, Drawing, Entries, Row, Section, Table, Text, Tile, number
+from lacunar.report.summary import suppress
 
 if TYPE_CHECKING:
     from lacunar.evaluation import SubsetTable
@@ -34,24 +37,29 @@ def verdict(table: SubsetTable, part: str = "test", min_cell: int = 0) -> str:
     """What the scores say, in one or two sentences for somebody who has never seen the method."""
     names = _listed(table.names)
     samples = _samples(table, part, min_cell)
-    several = len(table) - 1 > 1
+    only = _words(table.worst.subset)
+    several, nobody = _scored(table) > 1, np.isnan(table.full)
+    where = f"averaged over {_combinations(table)}" if several else f"given {only}"
+    lead = f"No {part} sample has every modality; {where}"
     if table.score_name == "accuracy":
         full, mean, worst, guess = (_percent(v) for v in (table.full, table.mean, table.worst.score, table.baseline))
-        lead = f"Given {names}, the model is right on {full} of {samples}"
-        if np.isnan(table.full):
-            lead = f"No {part} sample has every modality; the model is right on {mean} of them"
+        text = f"Given {names}, the model is right on {full} of {samples}"
+        if nobody:
+            text = f"{lead} the model is right on {mean}"
+        elif several:
+            text += f"; {where} on {mean}"
         if several:
-            lead += f"; averaged over all {len(table) - 1} combinations of modalities on {mean}, and in the worst case "
-            lead += f"(only {_words(table.worst.subset)}) still on {worst}"
-        text = f"{lead}, where always giving the commonest answer is right on {guess}."
+            text += f", and in the worst case (only {only}) still on {worst}"
+        text += f", where always giving the commonest answer is right on {guess}."
     else:
         full, mean, worst, guess = (number(v) for v in (table.full, table.mean, table.worst.score, table.baseline))
         text = f"Given {names}, the model's {table.score_name} on {samples} is {full}"
+        if nobody:
+            text = f"{lead} the model's {table.score_name} is {mean}"
+        elif several:
+            text += f"; {where} it is {mean}"
         if several:
-            text += (
-                f"; averaged over all {len(table) - 1} combinations of modalities it is {mean}, and in the worst case "
-            )
-            text += f"(only {_words(table.worst.subset)}) {worst}"
+            text += f", and in the worst case (only {only}) {worst}"
         text += f". The best constant answer scores {guess}."
     if table.expert_scores is not None and len(table.below_experts):
         clear = int(table.below_experts["clear"].sum())
@@ -66,9 +74,23 @@ def _samples(table: SubsetTable, part: str, min_cell: int) -> str:
     said = (
         f"the {part} samples" if count == len(table.ids) else f"the {number(count)} {part} samples that have them all"
     )
-    if 0 < count < min_cell:
-        said = f"the few {part} samples that have them all"
+    if min_cell > 1 and count != len(table.ids):
+        # Together with the number of all samples, it can tell the few that lack something.
+        said = f"the {'few ' if count < min_cell else ''}{part} samples that have them all"
     return f"{said} (too few to rely on)" if 0 < count < FEW else said
+
+
+def _scored(table: SubsetTable) -> int:
+    """How many subsets some sample has, and means are over."""
+    return int((table.counts[1:] > 0).sum())
+
+
+def _combinations(table: SubsetTable) -> str:
+    """What a mean over subsets is over, in words."""
+    scored, M = _scored(table), table.lattice.M
+    if scored == 2**M - 1:
+        return f"all {scored} combinations of modalities"
+    return f"{scored} of the {2**M - 1 if M <= MAX_TABLE else f'2^{M} - 1'} combinations of modalities"
 
 
 def tiles(table: SubsetTable) -> list[Tile]:
@@ -79,7 +101,7 @@ def tiles(table: SubsetTable) -> list[Tile]:
     worst = frame.to_dict("index")[table.worst.subset]
     return [
         Tile("Everything present", number(table.full), _interval(full["low"], full["high"])),
-        Tile(f"Mean over {len(table) - 1} subsets", number(table.mean), _interval(low, high)),
+        Tile(f"Mean over {_scored(table)} subsets", number(table.mean), _interval(low, high)),
         Tile(f"Worst: {_words(table.worst.subset)}", number(table.worst.score), _interval(worst["low"], worst["high"])),
         Tile("Constant answer", number(table.baseline), f"{table.score_name}, {100 * table.confidence:g} % intervals"),
     ]
@@ -101,16 +123,19 @@ def results_sections(
         + f"Best: {ordered.index[0]} {ordered['score'].iloc[0]:.3f}; "
         + f"worst: {ordered.index[-1]} {ordered['score'].iloc[-1]:.3f}. The table below holds every number."
     )
+    many = known.sum() > ROWS
     drawing = Drawing(
         subset_figure(frame[known], members[known], table.names, table.score_name, experts),
         alt,
         "Each row is a combination of modalities: filled dots are present, pale ones absent. The bar is the "
         f"{100 * table.confidence:g} % bootstrap interval."
+        + (f" Of {known.sum()} combinations the {ROWS // 2} best and the {ROWS // 2} worst are drawn." if many else "")
         + (" Diamonds: the model that was trained on that modality alone." if experts else ""),
     )
     sections = [Section("subsets", "Every combination of modalities", [drawing, _subset_table(table, min_cell, part)])]
     if table.notes:
-        sections[0].blocks.append(Entries([_sentence(note) for note in table.notes]))
+        notes = [_uncounted(note) for note in table.notes] if min_cell > 1 else table.notes
+        sections[0].blocks.append(Entries([_sentence(note) for note in notes]))
     sections.append(Section("experts", "Against single-modality models", _experts(table)))
     sections.append(Section("contributions", "What each modality contributes", _shapley(table)))
     if subgroups is not None and len(subgroups):
@@ -118,19 +143,28 @@ def results_sections(
     return sections
 
 
-def calibration_section(bins: pd.DataFrame) -> Section:
-    """Whether the stated probabilities can be believed."""
+def calibration_section(bins: pd.DataFrame, min_cell: int = 0) -> Section:
+    """Whether the stated probabilities can be believed.
+
+    With ``min_cell`` above 1 without any number of answers, and without the bins of fewer than that.
+    """
     used = bins[bins["count"] > 0]
     gap = (used["accuracy"] - used["confidence"]).abs().mul(used["count"]).sum() / max(used["count"].sum(), 1)
     lean = (used["confidence"] - used["accuracy"]).mul(used["count"]).sum()
     direction = "surer than it is right" if lean > 0 else "less sure than it could be"
     text = f"On average the stated confidence is off by {gap:.3f} (expected calibration error); "
     text += f"overall the model is {direction}."
+    counted = min_cell <= 1
+    drawn = used[used["count"] >= min_cell]
+    if drawn.empty:
+        return Section("calibration", "Calibration", [Text(text)])
+    answers = f" over {int(used['count'].sum())} answers" if counted else ""
     drawing = Drawing(
-        reliability_figure(bins),
-        f"Reliability diagram: expected calibration error {gap:.3f} over {int(used['count'].sum())} answers.",
+        reliability_figure(drawn, counted),
+        f"Reliability diagram: expected calibration error {gap:.3f}{answers}.",
         "All combinations of modalities together. Points on the diagonal: of the answers given with a confidence of "
-        ".8, eight in ten are right. Below it the model is too sure. The lower panel counts the answers.",
+        ".8, eight in ten are right. Below it the model is too sure. "
+        + ("The lower panel counts the answers." if counted else f"Points of fewer than {min_cell} are not drawn."),
     )
     return Section("calibration", "Calibration", [Text(text), drawing])
 
@@ -139,7 +173,7 @@ def _subset_table(table: SubsetTable, min_cell: int, part: str) -> Table:
     frame = table.frame
     drop = table.drop_against_full if len(table) > 2 else None
     counts = [int(n) for n in frame["n"]]
-    show_counts = min_cell <= 1 or len(set(counts)) == 1
+    show_counts = min_cell <= 1 or (len(set(counts)) == 1 and counts[0] >= min_cell)
     extra = [column for column in table.metrics.columns if table.metrics[column].notna().any()]
     columns = [Column("subset", number=False)]
     if show_counts:
@@ -188,7 +222,7 @@ def _experts(table: SubsetTable) -> list[Block]:
         return [Text(text)]
     clear = int(below["clear"].sum())
     text = (
-        f"On {len(below)} of {len(table.experts)} combinations the model scores below the best single-modality model "
+        f"On {len(below)} of {_scored(table)} combinations the model scores below the best single-modality model "
         f"among their members; on {clear} of them the whole interval of the difference lies below zero. "
         "The best single model is picked on these same samples, which favours it."
     )
@@ -236,18 +270,20 @@ def _subgroups(found: pd.DataFrame, min_cell: int) -> list[Block]:
         Column("mean over subsets"),
     ]
     columns += [Column("interval"), Column("worst subset", number=False), Column("worst"), Column("full")]
-    rows, hidden = [], 0
-    for key, line in zip(found.index, found.to_dict("records")):
+    # All values of an attribute add up to the part, which would tell the size of a lone hidden one.
+    of_attribute = found["n"].groupby(level=0, sort=False, dropna=False)
+    many = of_attribute.transform(lambda n: suppress(pd.DataFrame({"n": n.to_numpy()}), min_cell)["n"].to_numpy())
+    rows, hidden = [], int(many.isna().sum())
+    for key, n, line in zip(found.index, many, found.to_dict("records")):
         attribute, value = key
-        if line["n"] < min_cell:
-            hidden += 1
+        if np.isnan(n):
             continue
         cells = [str(attribute), str(value), number(int(line["n"])), number(line["mean"])]
-        cells += [_interval(line["low"], line["high"]), str(line["worst subset"]), number(line["worst"])]
+        cells += [_interval(line["low"], line["high"]), number(line["worst subset"]), number(line["worst"])]
         rows.append(Row([*cells, number(line["full"])], None, "few samples" if line["few"] else ""))
     blocks: list[Block] = [Table("Scores by subgroup", columns, rows)] if rows else []
     if hidden:
-        blocks.append(Text(f"{hidden} subgroups of fewer than {min_cell} samples are not shown."))
+        blocks.append(Text(f"{hidden} subgroups of fewer than {min_cell} samples, or hidden with them, are not shown."))
     return blocks
 
 
@@ -272,6 +308,12 @@ def _listed(names: tuple[str, ...]) -> str:
 
 def _words(label: str) -> str:
     return label.replace("+", " + ")
+
+
+def _uncounted(note: str) -> str:
+    """A note of a table without numbers of samples."""
+    note = re.sub(r" \(n from \d+ to \d+\)", "", note)
+    return re.sub(r"^\d+ (?=samples have nothing|cells were generated)", "some ", note)
 
 
 def _sentence(note: str) -> str:

@@ -15,9 +15,10 @@ import pandas as pd
 from lacunar.errors import RunError
 from lacunar.lattice import Lattice
 
-__all__ = ["DataSummary", "suppress"]
+__all__ = ["DataSummary", "Shown", "suppress"]
 
 FORMAT = 1
+CLASSES = 20  # more of them are not listed
 
 
 @dataclass
@@ -100,6 +101,29 @@ class DataSummary:
         """Fraction absent of each modality (rows) in each part (columns)."""
         return 1 - self.observed / pd.Series(self.samples).clip(lower=1)
 
+    def shown(self, least: int = 0) -> Shown:
+        """What may be shown when counts from 1 to ``least - 1`` may not be, nor what they could be found from."""
+        counts, members = self.pattern_table
+        classes = list(next(iter(self.labels.values()), {}))
+        labels = pd.DataFrame(self.labels).reindex(classes) if len(classes) <= CLASSES else pd.DataFrame()
+        sizes = pd.Series(self.samples, dtype=float)
+        shown, rates = (suppress(counts, least), suppress(labels, least)), self.missing_rates
+        for part, size in self.samples.items():
+            columns = [(table[part], all_of[part]) for table, all_of in zip(shown, (counts, labels)) if part in table]
+            # Where nothing is left to hide a small count behind, the size of the part goes, and all that adds up to it.
+            if least > 1 and (0 < size < least or any(_told(all_of[own.isna()], least) for own, all_of in columns)):
+                sizes[part] = np.nan
+                for table in shown:
+                    if part in table:
+                        table[part] = np.nan
+            # A missing rate is a sum of patterns: several tell the hidden ones.
+            if shown[0][part].isna().any():
+                rates[part] = np.nan
+        # In the order of what is shown: the place of a hidden count would tell about how large it is.
+        order = shown[0].sort_index().sum(axis=1).sort_values(ascending=False, kind="stable").index
+        members = members[counts.index.get_indexer(order)]
+        return Shown(sizes, shown[0].loc[order], members, shown[1], rates)
+
     def label(self, code: int) -> str:
         """The modalities of a pattern in words."""
         return Lattice(self.names).label(code) if code else "nothing"
@@ -131,11 +155,30 @@ class DataSummary:
             raise RunError(f"{path}: no data summary can be read here ({error}).") from error
 
 
+@dataclass
+class Shown:
+    """Counts of a data set with NaN in place of those that are not to be shown.
+
+    Attributes:
+        samples: samples in each part.
+        patterns: one row per pattern and one column per part, those with the largest counts first.
+        members: which modality is in which pattern, boolean, shape ``(K, M)``.
+        labels: one row per class and one column per part; empty without classes, and with too many to list.
+        rates: missing rates, one row per modality and one column per part.
+    """
+
+    samples: pd.Series
+    patterns: pd.DataFrame
+    members: np.ndarray
+    labels: pd.DataFrame
+    rates: pd.DataFrame
+
+
 def suppress(table: pd.DataFrame, least: int) -> pd.DataFrame:
     """A table of counts in which small ones are NaN, so that nobody can be singled out.
 
-    A count from 1 to ``least - 1`` is hidden. A lone hidden count in a column could be found from the column's sum, so
-    the next smallest is hidden with it.
+    A count from 1 to ``least - 1`` is hidden. Hidden counts of a column that could be found from the column's sum, as a
+    lone one always can, take the next smallest with them.
 
     Args:
         table: counts.
@@ -146,11 +189,18 @@ def suppress(table: pd.DataFrame, least: int) -> pd.DataFrame:
         return shown
     hidden = (shown > 0) & (shown < least)
     for column in shown:
-        if int(hidden[column].sum()) == 1:
+        while _told(shown[column][hidden[column]], least):
             rest = shown[column].where(~hidden[column] & (shown[column] > 0)).dropna()
-            if len(rest):
-                hidden.loc[rest.idxmin(), column] = True
+            if not len(rest):
+                break
+            hidden.loc[rest.idxmin(), column] = True
     return shown.mask(hidden)
+
+
+def _told(hidden: pd.Series, least: int) -> bool:
+    """Whether hidden counts follow from their sum: one alone, a small sum, all of them 1, or all ``least - 1``."""
+    many, total = len(hidden), int(hidden.sum())
+    return many == 1 or 0 < total < least or (many > 0 and total in (many, many * (least - 1)))
 
 
 def _patterns(part: Any) -> dict[int, int]:

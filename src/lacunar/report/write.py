@@ -33,7 +33,7 @@ def report(
     *,
     path: str | os.PathLike[str] | None = None,
     title: str | None = None,
-    part: str = "test",
+    part: str | None = None,
     probes: pd.DataFrame | None = None,
     trajectory: pd.DataFrame | None = None,
     representation: pd.DataFrame | None = None,
@@ -53,14 +53,16 @@ def report(
             below, too, are read from the folder when they are left out and :func:`keep_frame` put them there.
         path: the file to write; ``report.html`` in the run's folder when left out.
         title: heading of the page.
-        part: the part of the data that the table is of, in words.
+        part: the part of the data that the table is of, in words; ``"test"`` when left out, and ``"val"`` where the
+            data are known to have no test part.
         probes: what :func:`lacunar.evaluation.capability` found.
         trajectory: what :func:`lacunar.evaluation.capability_trajectory` found.
         representation: what :func:`lacunar.evaluation.representation_quality` found.
         calibration: what :func:`lacunar.evaluation.reliability` found.
         subgroups: what ``table.by_subgroup`` found; computed when ``data`` are splits with subgroups.
         comparison: tables of other models on the same samples, by name.
-        min_cell: counts of samples from 1 to ``min_cell - 1`` are not shown, for data about people.
+        min_cell: counts of samples from 1 to ``min_cell - 1`` are not shown, nor other counts and rates that they could
+            be found from, for data about people. Scores are shown, also those of few samples.
 
     Returns:
         The path of the file.
@@ -82,7 +84,8 @@ def report(
         table = SubsetTable.load(facts.folder / TABLE_FILE)
     if data is None and facts.folder is not None and (facts.folder / DATA_FILE).exists():
         data = DataSummary.load(facts.folder / DATA_FILE)
-    elif data is not None and not isinstance(data, DataSummary):
+    part = _part_of(data) if part is None else part
+    if data is not None and not isinstance(data, DataSummary):
         if subgroups is None and table is not None:
             subgroups = _by_subgroup(table, getattr(data, part, None))
         data = DataSummary.of(data)
@@ -153,6 +156,12 @@ def _kept_frame(folder: Path | None, name: str) -> pd.DataFrame | None:
     return frame.set_index([frame.columns[level] for level in levels])
 
 
+def _part_of(data: Any) -> str:
+    """The part that was scored: validation samples stand in where there is no test part."""
+    parts = data.samples if isinstance(data, DataSummary) else getattr(data, "parts", {})
+    return "val" if "val" in parts and "test" not in parts else "test"
+
+
 def _by_subgroup(table: SubsetTable, part: Any) -> pd.DataFrame | None:
     attributes = getattr(part, "subgroups", None)
     if attributes is None or not len(attributes.columns) or len(attributes) != len(table.ids):
@@ -175,12 +184,13 @@ def _page(
             sections.insert(0, _comparison(table, comparison))
     if data is not None:
         sections += data_sections(data, min_cell)
-    sections += training_sections(facts.history, names, facts.result.get("best_epoch"), score_name)
-    sections.append(capability_section(frames["probes"], frames["trajectory"], names, score_name))
-    sections.append(representation_section(frames["representation"], names))
+    best, select = facts.result.get("best_epoch"), asked.get("select", "best")
+    sections += training_sections(facts.history, names, best, score_name, select, min_cell)
+    sections.append(capability_section(frames["probes"], frames["trajectory"], names, score_name, min_cell))
+    sections.append(representation_section(frames["representation"], names, min_cell))
     if frames["calibration"] is not None and len(frames["calibration"]):
-        sections.append(calibration_section(frames["calibration"]))
-    sections += [_configuration(facts, data), _assumptions(table, data, part)]
+        sections.append(calibration_section(frames["calibration"], min_cell))
+    sections += [_configuration(facts, data), _assumptions(table, data, part, asked)]
     heading = title or (data.name if data is not None else facts.folder.name if facts.folder else "Run")
     if table is not None:
         said, numbers = verdict(table, part, min_cell), tiles(table)
@@ -253,11 +263,11 @@ def _configuration(facts: _Facts, data: DataSummary | None) -> Section:
     return Section("configuration", "Configuration", blocks)
 
 
-def _assumptions(table: SubsetTable | None, data: DataSummary | None, part: str) -> Section:
+def _assumptions(table: SubsetTable | None, data: DataSummary | None, part: str, asked: dict[str, Any]) -> Section:
     lines = [
         "A missing rate is the fraction of samples in which a modality is absent. Present means observed.",
         "An absent modality is not filled in: its encoder never sees a stand-in for it.",
-        "Weights were selected on the validation samples. The test samples were read once, after training.",
+        _selection(asked.get("select", "best"), asked.get("patience"), None if table is None else part),
     ]
     if table is not None:
         lines.append(
@@ -271,6 +281,21 @@ def _assumptions(table: SubsetTable | None, data: DataSummary | None, part: str)
         lines.append("What is missing depends on the samples here: scores on other patterns may differ.")
     lines.append("Scores hold for samples like these; another hospital, device or year is another question.")
     return Section("assumptions", "How to read this", [Entries(lines)])
+
+
+def _selection(select: str, patience: int | None, part: str | None) -> str:
+    """What the validation samples decided, and which samples the scores are of, None when there are no scores."""
+    if select != "last":
+        said = "Weights were selected on the validation samples."
+    elif patience is None:
+        said = "The weights are those of the last epoch."
+    else:
+        said = "The weights are those of the last epoch; the validation samples said which one that is."
+    if part == "test":
+        return f"{said} The test samples were read once, after training."
+    if part == "val" and (select != "last" or patience is not None):
+        return f"{said} The scores are of the same samples, which makes them a little too good."
+    return said
 
 
 def _write(path: Path, text: str) -> Path:

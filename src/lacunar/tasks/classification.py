@@ -119,6 +119,11 @@ class Classification(OneOfClasses):
         return self.from_probabilities(counts / counts.sum())
 
     def metrics(self) -> dict[str, Metric]:
+        """Metrics of torchmetrics.
+
+        Its ``balanced_accuracy`` counts a class that is predicted but does not occur as a recall of 0, where
+        :func:`lacunar.evaluate` leaves it out.
+        """
         from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
         return {

@@ -116,6 +116,11 @@ class Regression(Task):
         return target.double().reshape(len(target), -1).mean(dim=0).float()
 
     def metrics(self) -> dict[str, Metric]:
+        """Metrics of torchmetrics.
+
+        Its ``r2`` adds up squares in the precision of what it is given, which is too coarse in float32 for targets far
+        from zero: update it with ``.double()``, or take the float64 of :func:`lacunar.evaluate`.
+        """
         from torchmetrics import MeanAbsoluteError, MeanSquaredError, R2Score
 
         return {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False), "r2": R2Score()}
