@@ -65,6 +65,9 @@ def test_labels_of_any_type_come_back(labels):
         (np.eye(4, dtype=bool), "multilabel", 4),
         ([{"x", "y"}, {"y"}, set()], "multilabel", 2),
         ([["x", "y"], ["y"], []], "multilabel", 2),
+        ([["x", "y"], ["y", "z"]], "multilabel", 3),
+        ([["x"], ["y"], ["x"]], "multilabel", 2),
+        ([("x", "y"), ("y", "z")], "multilabel", 3),
         (np.arange(32).reshape(2, 4, 4) % 3, "segmentation", 3),
         (np.arange(128).reshape(2, 4, 4, 4) % 4, "segmentation", 4),
     ],
@@ -73,6 +76,13 @@ def test_the_task_follows_the_target(target, kind, outputs):
     task = infer_task(target)
     assert (task.kind, task.n_outputs) == (kind, outputs)
     assert len(task.encode(target)) == len(target)
+
+
+def test_collections_of_equal_length_are_collections():
+    target = [["a", "b"], ["b", "c"], ["a", "c"]]
+    task = infer_task(target, "multilabel")
+    assert task.labels == ("a", "b", "c")
+    assert task.encode(target).tolist() == [[1, 1, 0], [0, 1, 1], [1, 0, 1]]
 
 
 def test_a_named_task_overrides_what_the_target_looks_like():
@@ -96,6 +106,7 @@ def test_a_named_task_overrides_what_the_target_looks_like():
         (Classification([0, 1]), np.array([0.0, np.nan]), "row 1: expected a class, got nan"),
         (Classification(["cat", "dog"]), ["cat", "dgo"], "row 1: unknown class 'dgo'. Did you mean 'dog'"),
         (Classification([1, 2]), [[1, 2]], r"shape \(1, 2\)"),
+        (Classification(["a", "b"]), [["a"], ["b"]], r"row 0: expected one class, got \['a'\].*task='multilabel'"),
         (MultiLabel(2), [[0, 1], [2, 0]], "row 1, label 0: expected 0 or 1, got 2"),
         (MultiLabel(["x", "y"]), [{"x"}, {"z"}], "row 1: unknown label 'z'"),
         (MultiLabel(3), [[0, 1]], "3 labels per sample"),

@@ -88,6 +88,27 @@ def test_any_number_of_modalities(M):
     assert torch.isfinite(blend(first_batch(splits.val))).all()
 
 
+def test_experts_are_placed_by_name(made):
+    splits, _, blend = made
+    turned = lc.references(splits.train.select(range(75)), models={n: LogisticRegression() for n in blend.names})
+    turned.experts = dict(reversed(turned.experts.items()))
+    assert turned.names == blend.names[::-1]
+    again = fit_blend(blend.joint, turned, splits.train, splits.val)
+    assert again.shares == blend.shares
+    batch = first_batch(splits.val)
+    assert torch.equal(again(batch), blend(batch))
+
+
+def test_experts_for_other_modalities_are_refused(made):
+    splits, _, blend = made
+    fewer = splits.train.only(["m0", "m1"])
+    other = lc.references(fewer, models={name: LogisticRegression() for name in fewer.names})
+    with pytest.raises(ConfigError, match=r"'m1', 'm2'\), the references are for \('m0', 'm1'\)"):
+        fit_blend(blend.joint, other, splits.train, splits.val)
+    with pytest.raises(ConfigError, match="the references are for"):
+        Blend(blend.joint, other, blend.prior.tolist(), 0.5, 0.5, blend.shares, 0.5)
+
+
 def test_in_sample_references_are_refused():
     splits = parts(2, n=80)
     quick = {name: LogisticRegression() for name in splits.train.names}

@@ -6,6 +6,7 @@ from torch import nn
 
 from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError, DataError
+from lacunar.models.chain import Chain, takes_lengths
 from lacunar.models.defaults import default_model
 
 DRAW = np.random.default_rng(0)
@@ -48,6 +49,49 @@ def test_own_encoders_set_the_width():
     assert model.encode(first_batch(data)).h.shape == (N, 2, 24)
     with pytest.raises(ConfigError, match="equally many features, got"):
         default_model(data, encoders={"a": nn.Linear(5, 24), "b": nn.Linear(5, 8)})
+
+
+class Plain(nn.Module):
+    def forward(self, x):
+        return x.mean(1).repeat(1, 2)
+
+
+class KeywordOnly(Plain):
+    def forward(self, x, *, lengths=None):
+        return super().forward(x)
+
+
+class AnyKeyword(Plain):
+    def forward(self, x, **options):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("encoder", [Plain(), KeywordOnly(), AnyKeyword()], ids=lambda encoder: type(encoder).__name__)
+def test_sequence_encoders_that_take_no_lengths_by_position_are_given_none(encoder):
+    data = from_arrays({"a": KINDS["sequence"], "b": KINDS["vector"]}, np.arange(N) % 3)
+    assert default_model(data, encoders={"a": encoder})(first_batch(data)).shape == (N, 3)
+
+
+def test_lengths_go_to_what_accepts_a_second_argument():
+    class Steps(nn.Module):
+        def forward(self, x, lengths):
+            return lengths[:, None].float().repeat(1, 8)
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Steps()
+
+        def forward(self, *given):
+            return self.inner(*given)
+
+    data = from_arrays({"a": KINDS["sequence"]}, np.arange(N) % 3)
+    batch = first_batch(data)
+    for encoder in (Steps(), Wrapped(), Chain(Wrapped())):
+        model = default_model(data, encoders={"a": encoder})
+        assert torch.equal(model.encode(batch).h[:, 0, 0], batch.lengths["a"].float())
+    assert takes_lengths(torch.compile(Steps(), backend="eager"))
+    assert not takes_lengths(torch.compile(Plain(), backend="eager"))
 
 
 def test_what_it_refuses():

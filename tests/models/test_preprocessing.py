@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError, DataError
+from lacunar.models.chain import Chain
+from lacunar.models.fusions import ConcatFusion
+from lacunar.models.mult import MulT
+from lacunar.models.multimodal import MultimodalModel
 from lacunar.models.preprocessing import InputNoise, Standardize
 
 LABELS = np.arange(40) % 2
@@ -86,6 +93,35 @@ def test_statistics_are_saved_with_the_weights():
     assert torch.equal(fresh.mean, fitted.mean)
     assert not list(fitted.parameters())
     assert fitted(torch.zeros(0, 3)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_half_precision_comes_after_standardising(kind):
+    values = 1000 + random(40, 3)
+    scale = Standardize.fit(from_arrays({"v": values}, LABELS), "v")
+    x = torch.as_tensor(values, dtype=torch.float32)
+    expected = scale(x)
+    for cast in (copy.deepcopy(scale).to(kind), scale.to(kind).to("cpu")):  # a move is no cast
+        assert torch.equal(cast(x), expected.to(kind))
+        assert cast.mean.dtype == cast.std.dtype == torch.float32
+    assert torch.equal(scale.float()(x), expected)
+
+
+@pytest.mark.parametrize("build", [dict, MulT.for_data])
+def test_a_model_in_half_precision_hands_rows_to_it_as_they_are(build):
+    values = 1000 + random(40, 3)
+    data = from_arrays({"v": values, "w": random(40, 2)}, LABELS)
+    torch.manual_seed(0)
+    if build is dict:
+        encoders = {"v": Chain(InputNoise(), Standardize.fit(data, "v"), nn.Linear(3, 8)), "w": nn.Linear(2, 8)}
+        model = MultimodalModel(encoders, None, ConcatFusion(8), nn.Linear(16, 2)).eval()
+    else:
+        model = build(data, width=8, heads=2, layers=1).eval()
+    batch = next(data.batches(40))
+    expected = model(batch)
+    said = model.to(torch.bfloat16)(batch)
+    assert said.dtype == torch.bfloat16
+    torch.testing.assert_close(said.float(), expected, rtol=0.1, atol=0.1)
 
 
 def test_noise_only_while_training():

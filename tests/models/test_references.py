@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
 from tests.helpers import first_batch, vectors
 from torch import nn
 
 import lacunar as lc
 from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError, DataError, RunError
+from lacunar.models.configurable import Configurable
 from lacunar.models.references import References
+from lacunar.tasks import Regression
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,38 @@ def test_the_same_content_is_found_again_and_other_content_is_not(data, tmp_path
     lc.references(other, cache=tmp_path, models=quick)
     lc.references(data, cache=tmp_path, models=quick | {"m0": LogisticRegression(C=2.0)})
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_references_of_another_task_or_other_groups_are_not_taken_from_the_cache(tmp_path):
+    draw = np.random.default_rng(0)
+    values, target = draw.normal(size=(40, 2)), draw.normal(size=40)
+    found = {}
+    for groups in (None, np.arange(40) // 4):
+        for tolerance in (0.1, 3.0):
+            data = from_arrays({"a": values}, target, task=Regression(tolerance=tolerance), groups=groups)
+            made = lc.references(data, models={"a": Ridge()}, cache=tmp_path)
+            found[tolerance, groups is None] = made
+            assert made.task.tolerance == tolerance
+    assert len(list(tmp_path.iterdir())) == 4
+    assert not torch.equal(found[3.0, True].outputs["a"], found[3.0, False].outputs["a"])
+
+
+def test_the_cache_tells_steps_from_padding(tmp_path):
+    target = np.arange(12) % 2
+    for steps in (2, 3):  # padded with zeros to the same rows
+        sequences = [np.concatenate([np.ones((2, 1)), np.zeros((1, 1))])[:steps] for _ in range(11)]
+        data = from_arrays({"s": [*sequences, np.ones((3, 1))]}, target)
+        lc.references(data, models={"s": MeanOfSteps()}, cache=tmp_path, max_epochs=1, out_of_fold=False)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+class MeanOfSteps(Configurable):
+    def __init__(self, outputs=4):
+        super().__init__()
+        self.layer = nn.Linear(1, outputs)
+
+    def forward(self, x):
+        return self.layer(x.mean(1))
 
 
 def test_saved_references_predict_the_same(data, found, tmp_path):
@@ -160,6 +195,44 @@ def test_few_samples_get_the_prior():
     found = lc.references(data)
     said = found.predict(first_batch(data))["rare"]
     assert torch.allclose(said[0], said[1])
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression", "multilabel"])
+def test_a_single_sequence_is_answered_by_the_prior(kind, tmp_path):
+    draw = np.random.default_rng(0)
+    target = np.eye(2, dtype=int)[np.arange(20) % 2] if kind == "multilabel" else np.arange(20) % 2
+    sequences = [None] * 4 + [draw.normal(size=(5, 3))] + [None] * 15
+    task = Regression(tolerance=1.0) if kind == "regression" else kind
+    data = from_arrays({"a": draw.normal(size=(20, 2)), "s": sequences}, target, task=task)
+    found = lc.references(data, models={"a": "network"}, max_epochs=1)
+    assert found.scores(data)[4, 1] == 1.0
+    asked = torch.randn(2, 7, 3), torch.tensor([7, 4])
+    said = found.experts["s"].output(*asked)
+    assert torch.equal(said[0], said[1])
+    found.save(tmp_path / "references")
+    assert torch.equal(References.load(tmp_path / "references").experts["s"].output(*asked), said)
+
+
+def test_a_single_label_map_is_scored_by_the_prior():
+    draw = np.random.default_rng(0)
+    views = {name: draw.normal(size=(4, 1, 8, 8)) for name in ("a", "b")}
+    present = np.array([[True, True], [True, False], [True, False], [True, False]])
+    data = from_arrays(views, draw.integers(0, 2, (4, 8, 8)), present=present, task="segmentation")
+    found = lc.references(data, max_epochs=1)
+    only = found.outputs["b"][0]
+    assert torch.equal(only, only[:, :1, :1].expand_as(only))
+
+
+def test_one_yes_or_no_label():
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=(60, 3))
+    target = (values[:, :1] > 0).astype(int)
+    data = from_arrays({"a": values, "b": draw.normal(size=(60, 2))}, target, task="multilabel")
+    found = lc.references(data, models={"a": LogisticRegression(), "b": OneVsRestClassifier(LogisticRegression())})
+    assert found.outputs["a"].shape == (60, 1)
+    assert found.scores(data)[:, 0].mean() > 0.8
+    always = from_arrays({"a": values}, np.ones((60, 1), dtype=int), task="multilabel")
+    assert lc.references(always, models={"a": LogisticRegression()}).scores(always).mean() == 1.0
 
 
 def test_a_word_asks_for_the_default_network(data):

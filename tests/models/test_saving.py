@@ -336,6 +336,26 @@ def test_saving_again_replaces_and_foreign_files_are_safe(tmp_path):
     assert (tmp_path / "m" / "thesis.tex").read_text() == "all of it"
 
 
+@pytest.mark.parametrize("name", ["participants.csv", "part2/", "part0", "partners/"])
+def test_what_only_sounds_like_a_part_is_safe(name, tmp_path):
+    save_model(nn.Linear(1, 1), tmp_path / "m")
+    mine = tmp_path / "m" / name
+    if name.endswith("/"):
+        mine.mkdir()
+        mine = mine / "notes.txt"
+    mine.write_text("all of it")
+    with pytest.raises(RunError, match=f"holds '{name.strip('/')}', which is no part of a saved model"):
+        save_model(nn.Linear(1, 1), tmp_path / "m")
+    assert mine.read_text() == "all of it"
+
+
+def test_a_model_that_cannot_be_built_is_saved_again_and_leaves_no_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(architecture, "_saves_itself", lambda kind: kind is Table)
+    for _ in range(2):
+        save_model(nn.Sequential(WithTables(Table([1]), Table([2])), Lies()), tmp_path / "m")
+        assert sorted(os.listdir(tmp_path / "m")) == ["config.json", "model.safetensors"]
+
+
 def test_a_failed_save_leaves_the_old_model(tmp_path, monkeypatch):
     first = nn.Linear(1, 1)
     save_model(first, tmp_path / "m")
@@ -364,6 +384,39 @@ def test_shared_half_precision_and_odd_tensors(tmp_path):
     save_model(module, tmp_path / "m")
     loaded = load_model(tmp_path / "m")
     assert torch.equal(loaded[1].weight, module[0].weight)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_model_of_another_precision_predicts_as_it_did(kind, tmp_path):
+    original = model()
+    original.encoder("blood.test").steps[0].mean.fill_(1000.3)
+    rows = batch()
+    rows.inputs["blood.test"] += 1000
+    original.to(kind)
+    save_model(original, tmp_path / "m")
+    expected = original(rows)
+    assert expected.dtype == kind
+    for given in (None, model()):
+        loaded = load_model(tmp_path / "m", model=given)
+        assert torch.equal(loaded(rows), expected)
+    assert loaded.encoder("blood.test").steps[0].mean.dtype == (kind if kind == torch.float64 else torch.float32)
+
+
+def test_what_stands_beside_a_model_in_half_precision_keeps_its_own(tmp_path):
+    beside = Beside(model().to(torch.bfloat16))
+    save_model(beside, tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+    assert torch.equal(loaded.prior, beside.prior)
+    assert torch.equal(loaded.share, beside.share)
+    assert torch.equal(loaded.inner(batch()), beside.inner(batch()))
+
+
+class Beside(Configurable):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("prior", torch.tensor([0.1]))
+        self.register_buffer("share", torch.tensor([0.3]), persistent=False)
 
 
 def test_a_model_is_loaded_in_another_process(tmp_path):

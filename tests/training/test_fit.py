@@ -19,9 +19,12 @@ from torch import nn
 
 import lacunar.training.fit as fit_module
 from lacunar.data.arrays import from_arrays
+from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.evaluation import capability_trajectory
+from lacunar.models.chain import Chain
 from lacunar.models.multimodal import MultimodalModel
+from lacunar.models.preprocessing import Standardize
 from lacunar.objectives import (
     MCE,
     PMR,
@@ -33,6 +36,7 @@ from lacunar.objectives import (
     Resampling,
     available,
 )
+from lacunar.tasks import Classification
 from lacunar.training.fit import fit
 from lacunar.training.log import read_lines
 from lacunar.training.run import load_run
@@ -138,6 +142,15 @@ def test_a_rerun_with_other_arguments_is_refused_naming_each(data, tmp_path):
     assert before == {name: (tmp_path / "run" / name).read_bytes() for name in listing(tmp_path / "run")}
     replaced = fit(data, small_model(data.train), Joint(), out=tmp_path / "run", resume=False, **QUICK)
     assert len(read_lines(tmp_path / "run" / "log.jsonl")) == len(replaced.steps) + len(replaced.history)
+
+
+def test_a_rerun_under_another_task_is_refused(data, tmp_path):
+    fit(data, small_model(data.train), Joint(), out=tmp_path / "run", **QUICK)
+    task = Classification(data.task.classes, balanced=True)
+    other = Splits(data.train.with_task(task, data.train.target), data.val.with_task(task, data.val.target))
+    with pytest.raises(RunError, match=r"train\.task\.balanced: the folder has False, this call has True"):
+        fit(other, small_model(other.train), Joint(), out=tmp_path / "run", **QUICK)
+    fit(splits(), small_model(data.train), Joint(), out=tmp_path / "run", **QUICK)  # the same task, made again
 
 
 class Fail(pl.Callback):
@@ -390,18 +403,34 @@ def test_one_modality_and_more_than_six():
     ("precision", "kept"),
     [("bf16-mixed", torch.float32), ("bf16-true", torch.bfloat16), ("64-true", torch.float64)],
 )
-def test_precision(data, precision, kept):
-    run = fit(data, small_model(data.train), Joint(), precision=precision, **QUICK)
+def test_precision(data, tmp_path, precision, kept):
+    run = fit(data, small_model(data.train), Joint(), precision=precision, out=tmp_path, **QUICK)
     assert run.steps["loss"].notna().all()
     assert run.history["val/score"].notna().all()
     assert next(run.model.parameters()).dtype == kept
-    assert torch.isfinite(run.model(first_batch(data.val))).all(), "and predicts from data in single precision"
+    predicted = run.model(first_batch(data.val))
+    assert torch.isfinite(predicted).all(), "and predicts from data in single precision"
+    again = fit(data, small_model(data.train), Joint(), precision=precision, out=tmp_path, **QUICK)
+    assert torch.equal(again.model(first_batch(data.val)), predicted)
 
 
 @pytest.mark.parametrize("method", [PMR, SMIL, GradientBlending, Resampling, GenerateRest])
 def test_what_methods_do_between_batches_follows_the_precision(data, method):
     run = fit(data, small_model(data.train), method(), precision="bf16-true", **{**QUICK, "max_epochs": 3})
     assert run.steps["loss"].notna().all()
+
+
+def test_a_small_spread_on_a_large_mean_is_learnt_from_in_half_precision():
+    draw = np.random.default_rng(0)
+    target = np.arange(120) % 2
+    rows = draw.normal(size=(120, 2)) + 3.0 * target[:, None]
+    far = from_arrays({"x": 1000 + rows}, target).split(train=0.6, val=0.2, test=0.2, seed=0)
+    model = MultimodalModel(
+        {"x": Chain(Standardize.fit(far.train, "x"), nn.Linear(2, 8))}, None, Concat(), nn.Linear(8, 2)
+    )
+    run = fit(far, model, Joint(), precision="bf16-true", max_epochs=8, batch_size=16, lr=0.03)
+    assert run.best_score > 0.9
+    assert Validator(far.val)(run.model).score == run.best_score, "validation sees what prediction sees"
 
 
 def test_mixed_precision_of_mce(data):

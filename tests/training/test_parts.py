@@ -12,6 +12,8 @@ from torch import nn
 
 from lacunar.errors import RunError
 from lacunar.lattice import Lattice
+from lacunar.models.completion import TokenTransformer
+from lacunar.training.averaging import AveragedWeights
 from lacunar.training.files import discard_leftovers, write_whole
 from lacunar.training.folder import describe_data, describe_module, differences, fingerprint
 from lacunar.training.log import RunLog, read_lines
@@ -206,6 +208,32 @@ def test_norms_biases_and_positions_do_not_decay():
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = {group["weight_decay"]: [names[id(parameter)] for parameter in group["params"]] for group in groups}
     assert found == {0.1: ["linear.weight"], 0.0: ["position", "linear.bias", "norm.weight", "norm.bias"]}
+
+
+def test_positions_of_a_completion_have_weight_decay():
+    completion = TokenTransformer(4).bind(["a", "b"])
+    decayed = parameter_groups([completion], 0.1)[0]
+    assert decayed["weight_decay"] == 0.1
+    assert any(parameter is completion.pos for parameter in decayed["params"]), "as its docstring says"
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_weights_are_averaged_in_single_precision_at_least(kind):
+    weight = nn.Parameter(torch.zeros(3, dtype=kind))
+    averaged = AveragedWeights([weight], 0.99)
+    averaged.start()
+    averaged.updates = 10**6  # the decay is what was asked for
+    weight.data.fill_(1.0)
+    for _ in range(300):
+        averaged.update()
+    with averaged.applied():
+        assert weight.dtype == kind
+        assert weight.tolist() == pytest.approx([1 - 0.99**300] * 3, rel=0.01)
+    assert torch.equal(weight.detach(), torch.ones(3, dtype=kind))
+    again = AveragedWeights([weight], 0.99)
+    again.load_state_dict(averaged.state_dict())
+    again.start()
+    assert torch.equal(again.average[0], averaged.average[0])
 
 
 def test_defaults_and_silence(monkeypatch):

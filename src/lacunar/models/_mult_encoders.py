@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lacunar.errors import ConfigError
+from lacunar.models.chain import takes_lengths
 from lacunar.models.configurable import Configurable
 from lacunar.models.encoders._sequence import embed, mean_over_steps, real_steps
 from lacunar.models.preprocessing import Standardize
@@ -131,7 +131,7 @@ class OwnTokens(TokenModule):
     def __init__(self, encoder: nn.Module, width: int):
         super().__init__()
         self.encoder, self.width = encoder, width
-        self._takes_lengths = len(inspect.signature(encoder.forward).parameters) > 1
+        self._takes_lengths = takes_lengths(encoder)
 
     def tokens(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         given = [x] if lengths is None or not self._takes_lengths else [x, lengths]

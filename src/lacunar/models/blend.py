@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lacunar.data.batch import Batch
+from lacunar.errors import ConfigError
 from lacunar.lattice import Lattice, Pairs
 from lacunar.models.configurable import Configurable
 from lacunar.models.multimodal import Features, MultimodalModel, available_pairs
@@ -42,6 +43,9 @@ class Blend(Configurable):
         shares: weight of each expert inside that pool, by modality.
         decay: how much each of several experts counts less than one alone: 0 adds their evidence as if it were
             independent, 1 averages it.
+
+    Raises:
+        ConfigError: when the experts are for other modalities than the model; their order does not matter.
     """
 
     prior: Tensor
@@ -58,6 +62,7 @@ class Blend(Configurable):
         decay: float,
     ):
         super().__init__()
+        refuse_other_experts(references, joint.names)
         self.joint, self.references = joint, references
         self.joint_weight, self.expert_weight = float(joint_weight), float(expert_weight)
         self.shares, self.decay = dict(shares), float(decay)
@@ -114,9 +119,19 @@ def expert_weights(chosen: Tensor, share: Tensor, decay: float) -> Tensor:
     return chosen * share * size**-decay
 
 
+def refuse_other_experts(references: References, names: Sequence[str]) -> None:
+    """Refuse references that are not for these modalities, in any order."""
+    if set(references.names) != set(names):
+        raise ConfigError(
+            f"The model is for the modalities {tuple(names)}, the references are for {references.names}. Make the "
+            "references from the data that the model is trained on."
+        )
+
+
 def expert_opinions(references: References, batch: Batch, prior: Tensor) -> Tensor:
     """What every expert adds to the prior for each sample, ``(B, M, K)``, zero where the modality is absent."""
     table = prior.new_zeros(len(batch), len(batch.names), len(prior))
-    for m, (name, output) in enumerate(references.predict(batch).items()):
-        table[batch.rows(name), m] = opinion(references.task, output.to(prior), prior)
+    said = references.predict(batch)
+    for m, name in enumerate(batch.names):  # the experts may stand in another order
+        table[batch.rows(name), m] = opinion(references.task, said[name].to(prior), prior)
     return table

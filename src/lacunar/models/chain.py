@@ -13,10 +13,11 @@ __all__ = ["Chain", "takes_lengths"]
 
 
 def takes_lengths(module: nn.Module) -> bool:
-    """Whether a module's ``forward`` accepts the lengths of sequences as its second argument."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(module.forward).parameters.values()
-    return sum(parameter.kind in kinds for parameter in parameters) > 1
+    """Whether a module's ``forward`` accepts the lengths of sequences as its second argument, by position."""
+    module = getattr(module, "_orig_mod", module)  # torch.compile hides what a module accepts
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    by_position = kinds.count(inspect.Parameter.POSITIONAL_ONLY) + kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return by_position > 1 or inspect.Parameter.VAR_POSITIONAL in kinds
 
 
 class Chain(Configurable):

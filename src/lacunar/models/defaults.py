@@ -9,7 +9,7 @@ from torch import nn
 
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError, did_you_mean
-from lacunar.models.chain import Chain
+from lacunar.models.chain import Chain, takes_lengths
 from lacunar.models.completion import TokenTransformer
 from lacunar.models.encoders import LSTM, MLP, Conv3dEncoder, ConvNet, TextCNN
 from lacunar.models.fusions import ConcatFusion
@@ -64,7 +64,10 @@ def default_model(
     given = dict(encoders or {})
     if features is None:
         features = _width_of(given, data) or (16 if dense else 64)
-    chosen = {name: given.get(name) or _encoder(data, name, features, dropout, noise, dense) for name in data.names}
+    chosen = {
+        name: _encoder(data, name, features, dropout, noise, dense) if given.get(name) is None else given[name]
+        for name in data.names
+    }
     M = len(data.names)
     if dense:
         head: nn.Module = DenseHead(M * features, data.task.n_outputs, dims=data.target.ndim - 1)
@@ -113,8 +116,9 @@ def _width_of(encoders: Mapping[str, nn.Module], data: MultimodalDataset) -> int
     for name, encoder in encoders.items():
         row = data.only([name])[0]
         training = encoder.training
+        lengths = [row.lengths[name]] if name in row.lengths and takes_lengths(encoder) else []
         with torch.no_grad():
-            made = encoder.eval()(row.inputs[name], *([row.lengths[name]] if name in row.lengths else []))
+            made = encoder.eval()(row.inputs[name], *lengths)
         encoder.train(training)
         widths[name] = made.shape[1]
     if len(set(widths.values())) > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,6 +15,8 @@ from lacunar.data.batch import Batch
 from lacunar.errors import ConfigError, DataError
 from lacunar.lattice import Lattice, Pairs
 from lacunar.memory import fitting, peak_bytes
+from lacunar.models.chain import takes_lengths
+from lacunar.models.preprocessing import HALF, standardizes
 from lacunar.tasks import Task
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class MultimodalModel(nn.Module):
             bind: Any = getattr(part, "bind", None)
             if bind is not None:
                 bind(self.names)
-        self._takes_lengths = [len(inspect.signature(encoder.forward).parameters) > 1 for encoder in self.encoders]
+        self._takes_lengths = [takes_lengths(encoder) for encoder in self.encoders]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -139,9 +140,9 @@ class MultimodalModel(nn.Module):
         """
         self._check_inputs(batch)
         encoded = []
-        for name, encoder, takes_lengths in zip(self.names, self.encoders, self._takes_lengths):
+        for name, encoder, with_lengths in zip(self.names, self.encoders, self._takes_lengths):
             rows = self._rows(batch, name)
-            if takes_lengths and name in batch.lengths:
+            if with_lengths and name in batch.lengths:
                 encoded.append(encoder(rows, batch.lengths[name]))
             else:
                 encoded.append(encoder(rows))
@@ -159,7 +160,9 @@ class MultimodalModel(nn.Module):
         rows = batch.inputs[name]
         if not rows.is_floating_point():
             return rows
-        return rows.to(next((p.dtype for p in self.parameters() if p.is_floating_point()), rows.dtype))
+        dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), rows.dtype)
+        # Rounding comes after standardising, where nothing is lost by it.
+        return rows.to(torch.float32 if dtype in HALF and standardizes(self.encoder(name)) else dtype)
 
     def complete(self, tokens: Tensor, chosen: Tensor) -> Tensor:
         """Refine features and fill what is absent from what is there (Eq. 15).

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lacunar.errors import ConfigError, DataError
 from lacunar.models.configurable import Configurable
@@ -15,14 +15,17 @@ from lacunar.models.encoders._sequence import real_steps
 if TYPE_CHECKING:
     from lacunar.data.dataset import MultimodalDataset
 
-__all__ = ["InputNoise", "Standardize"]
+__all__ = ["HALF", "InputNoise", "Standardize", "standardizes"]
+
+HALF = (torch.float16, torch.bfloat16)
 
 
 class Standardize(Configurable):
     """Zero mean and unit variance, by the statistics of the train rows, which travel with the model.
 
     Vectors and sequences are scaled per feature, images and volumes per channel. Features that are constant in the
-    train rows are centred only.
+    train rows are centred only. A cast to half precision reaches what comes out; the statistics and the arithmetic
+    stay in single precision, for a small spread on a large mean would be lost.
 
     Args:
         shape: shape of one sample, for sequences without the number of steps: ``(F,)``, ``(C, H, W)`` or
@@ -47,6 +50,7 @@ class Standardize(Configurable):
         kept = (shape[0], *[1] * (len(shape) - 1))
         self.register_buffer("mean", torch.zeros(kept))
         self.register_buffer("std", torch.ones(kept))
+        self._half: torch.dtype | None = None  # the type of what comes out, where it is not that of the statistics
 
     @classmethod
     def fit(cls, data: MultimodalDataset, name: str, clip: float | None = 10.0, batch_size: int = 256) -> Standardize:
@@ -91,14 +95,35 @@ class Standardize(Configurable):
     def extra_repr(self) -> str:
         return f"{self.shape}, clip={self.clip}"
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Standardize:
+        """Every move and cast of a module comes through here."""
+        kept = {"mean": self.mean, "std": self.std}
+        asked = fn(self.mean.new_empty(0, dtype=self._half or self.mean.dtype)).dtype
+        super()._apply(fn, recurse)
+        self._half = asked if asked in HALF else None
+        for name, value in kept.items():
+            if getattr(self, name).dtype in HALF:
+                setattr(self, name, value.to(getattr(self, name).device))
+        return self
+
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Scaled values; padding beyond ``lengths`` becomes zero."""
         scaled = (x - self.mean) / self.std
         if self.clip is not None:
             scaled = scaled.clamp(-self.clip, self.clip)
+        if self._half is not None:
+            scaled = scaled.to(self._half)
         if lengths is None or x.ndim != 3 or len(self.shape) > 1:
             return scaled
         return scaled.masked_fill(~real_steps(lengths, x.shape[1]).unsqueeze(2), 0.0)
+
+
+def standardizes(encoder: nn.Module) -> bool:
+    """Whether rows meet a :class:`Standardize` before any weight, so that they may come in single precision."""
+    for part in encoder.modules():
+        if [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+            return isinstance(part, Standardize)
+    return False
 
 
 class InputNoise(Configurable):

@@ -116,8 +116,11 @@ def estimator_output(estimator: Any, flat: np.ndarray, task: Task) -> Tensor:
         return torch.from_numpy(probabilities)
     if task.kind == "multilabel":
         found = estimator.predict_proba(flat)
+        classes = estimator.classes_
+        if task.n_outputs == 1 and not isinstance(found, list):  # a single label is two classes to an estimator
+            found, classes = [found], [classes]
         if isinstance(found, list):  # one table per label, of one or two columns
-            columns = zip(found, estimator.classes_)
+            columns = zip(found, classes)
             found = np.stack(
                 [table[:, 1] if len(seen) > 1 else np.full(len(flat), seen[0]) for table, seen in columns], 1
             )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,9 @@ from torch import Tensor, nn
 import lacunar
 from lacunar.errors import ConfigError, RunError
 from lacunar.models.architecture import build, describe, first_opaque
+from lacunar.models.preprocessing import Standardize
 
-__all__ = ["load", "load_model", "read_config", "save", "save_model"]
+__all__ = ["load", "load_model", "read_config", "save", "save_model", "take_types"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +57,8 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str], extra: dict[str
     try:
         weights = save_tensors(_plain_state(model))
         description = _checked(describe(model, temporary), model, temporary)
+        for part in set(os.listdir(temporary)) - _parts(description):
+            shutil.rmtree(temporary / part)  # of a model that cannot be built from its description
         config = {
             "format": FORMAT,
             "lacunar": lacunar.__version__,
@@ -78,7 +84,7 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str], extra: dict[str
 def load_model(
     folder: str | os.PathLike[str], model: nn.Module | None = None, device: torch.device | str = "cpu"
 ) -> nn.Module:
-    """A saved model, ready to predict (in evaluation mode).
+    """A saved model, ready to predict (in evaluation mode), with weights of the types that they were saved in.
 
     Args:
         folder: written by :func:`save_model`.
@@ -100,6 +106,7 @@ def load_model(
             f"{source} holds a model of the modalities {config['names']}, the given model has {list(model.names)}."  # type: ignore[arg-type]
         )
     _refuse_other_model(source, model, state)
+    take_types(model, state)
     model.load_state_dict(state)
     return model.to(device).eval()
 
@@ -173,14 +180,26 @@ def _refuse_foreign(target: Path) -> None:
     if not target.is_dir():
         raise RunError(f"{target} is a file; a model is saved into a folder.")
     known = {CONFIG, WEIGHTS}
-    foreign = sorted(
-        entry.name for entry in target.iterdir() if entry.name not in known and not entry.name.startswith("part")
-    )
+    with contextlib.suppress(OSError, ValueError):  # without a configuration nothing else is known to be a model's
+        known |= {name for name in _parts(json.loads((target / CONFIG).read_bytes())) if (target / name).is_dir()}
+    foreign = sorted(entry.name for entry in target.iterdir() if entry.name not in known)
     if foreign:
         raise RunError(
             f"{target} holds {foreign[0]!r}, which is no part of a saved model. Save into a folder of its own, such "
             f"as {target / 'model'}."
         )
+
+
+def _parts(description: Any) -> set[str]:
+    """Names of the folders that hold what a description does not hold itself."""
+    if isinstance(description, list):
+        return set().union(*map(_parts, description))
+    if not isinstance(description, dict):
+        return set()
+    saved = description.get("$saved")
+    name = str(saved.get("folder")) if isinstance(saved, dict) else ""
+    own = {name} if re.fullmatch(r"part\d+", name) else set()
+    return own.union(*map(_parts, description.values()))
 
 
 def _previous(target: Path) -> Path:
@@ -266,6 +285,18 @@ def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
             more = f" and {len(items) - 3} more" if len(items) > 3 else ""
             parts.append(f"{label}: {', '.join(items[:3])}{more}")
     return "; ".join(parts)
+
+
+def take_types(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a model, which is built in single precision, the types that its weights were saved in."""
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if name in state and state[name].dtype != tensor.dtype:
+            tensor.data = tensor.data.to(state[name].dtype)
+    behind = torch.float32
+    for part in reversed(list(model.modules())):
+        if isinstance(part, Standardize):  # its statistics say nothing of the type of the weights behind it
+            part.to(behind)
+        behind = next((p.dtype for p in part.parameters(recurse=False) if p.is_floating_point()), behind)
 
 
 def _refuse_other_model(source: Path, model: nn.Module, state: dict[str, Tensor]) -> None:

@@ -158,7 +158,10 @@ def to_plain(label: Any) -> Any:
 
 
 def as_array(target: Any) -> np.ndarray:
-    """What a user gives as a target, as a numpy array; lists of mixed objects become an object array."""
+    """What a user gives as a target, as a numpy array.
+
+    Lists of mixed objects become an object array, and so do collections of text, however many entries each has.
+    """
     if isinstance(target, Tensor):
         return target.detach().cpu().numpy() if target.dtype != torch.bfloat16 else target.float().cpu().numpy()
     if isinstance(target, np.ndarray):
@@ -167,6 +170,8 @@ def as_array(target: Any) -> np.ndarray:
         return _unboxed(np.asarray(target.to_numpy()))
     entries = [entry.detach().cpu().numpy() if isinstance(entry, Tensor) else entry for entry in target]
     if any(entry is None for entry in entries) or any(isinstance(entry, (str, set, frozenset)) for entry in entries):
+        return _objects(entries)
+    if any(isinstance(entry, (list, tuple)) and any(isinstance(item, str) for item in entry) for entry in entries):
         return _objects(entries)
     try:
         return _unboxed(np.asarray(entries))

@@ -153,6 +153,13 @@ def _one_label_each(values: np.ndarray) -> np.ndarray:
         values = values[:, 0]
     if values.ndim != 1:
         raise DataError(f"target: expected one class per sample, shape (N,), got shape {values.shape}.")
+    collections = (list, tuple, set, frozenset)
+    several = [i for i, value in enumerate(values) if isinstance(value, collections)] if values.dtype == object else []
+    if several:
+        raise DataError(
+            f"target, row {several[0]}: expected one class, got {values[several[0]]!r}. A sample that may have several "
+            "labels is task='multilabel'."
+        )
     missing = np.flatnonzero(pd.isna(values))
     if len(missing):
         raise DataError(

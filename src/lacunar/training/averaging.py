@@ -17,7 +17,8 @@ class AveragedWeights:
 
     After ``n`` updates the decay is ``min(decay, (1 + n) / (10 + n))``, so that the first, arbitrary weights are
     soon forgotten. The count is a Python number and the update one fused call, so that no step waits for a GPU.
-    Buffers are not averaged: the statistics of a norm follow the weights by themselves.
+    Buffers are not averaged: the statistics of a norm follow the weights by themselves. The average is kept in single
+    precision at least: in half precision its small steps would be rounded away.
 
     Args:
         parameters: what is averaged; frozen parameters are passed over.
@@ -31,16 +32,17 @@ class AveragedWeights:
 
     def start(self) -> None:
         """Put the average where the parameters are; it starts as a copy of them unless a state was loaded."""
-        if self.average:
-            self.average = [a.to(p.device, p.dtype) for a, p in zip(self.average, self.parameters)]
-        else:
-            self.average = [parameter.detach().clone() for parameter in self.parameters]
+        known = self.average or [parameter.detach() for parameter in self.parameters]
+        self.average = [
+            value.to(parameter.device, torch.promote_types(parameter.dtype, torch.float32), copy=True)
+            for value, parameter in zip(known, self.parameters)
+        ]
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the current parameters; called after every step of the optimiser."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
+        torch._foreach_lerp_(self.average, [p.to(a.dtype) for a, p in zip(self.average, self.parameters)], 1 - decay)
         self.updates += 1
 
     @contextmanager

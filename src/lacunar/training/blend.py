@@ -8,7 +8,7 @@ from torch import Tensor
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError
 from lacunar.lattice import Pairs
-from lacunar.models.blend import Blend, expert_opinions, expert_weights
+from lacunar.models.blend import Blend, expert_opinions, expert_weights, refuse_other_experts
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.models.pooling import fit_weights, opinion
 from lacunar.models.references import References
@@ -38,8 +38,8 @@ def fit_blend(
     joint model has seen train. All are shrunk towards even shares, and half joint, half experts.
 
     Raises:
-        ConfigError: for label maps, and when the references were scored in sample: their outputs on train would look
-            better than they are.
+        ConfigError: for label maps, for references to other modalities, and when the references were scored in
+            sample: their outputs on train would look better than they are.
     """
     task = references.task
     if task.kind == "segmentation":
@@ -50,6 +50,7 @@ def fit_blend(
         raise ConfigError(
             "Experts are blended by their out-of-fold outputs, and these references were scored in sample."
         )
+    refuse_other_experts(references, train.names)
     assert train.target is not None and val.target is not None
     prior = task.baseline(train.target).to(torch.float32)
     device = next(iter(joint.parameters())).device

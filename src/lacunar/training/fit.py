@@ -84,7 +84,7 @@ def fit(
         max_epochs: passes over the training samples; 40 when left out.
         batch_size: most samples in a batch, over all devices; 16 to 128 by the number of samples when left out.
         lr: highest learning rate, of AdamW.
-        weight_decay: of weight matrices; norms, biases and positions have none.
+        weight_decay: of weight matrices and of the positions of a completion; norms and biases have none.
         schedule: of the learning rate: ``"one-cycle"``, ``"cosine"`` or ``"constant"``.
         seed: of everything random here; the weights of a model that is passed in are what they are.
         out: folder of the run; None writes nothing anywhere.

@@ -151,7 +151,7 @@ def fingerprint(asked: Any) -> str:
 
 
 def describe_data(data: MultimodalDataset) -> dict[str, Any]:
-    """What a run remembers of its data: sizes, and a hash of ids, presence, targets and (a sample of) the values."""
+    """What a run remembers of its data: sizes, the task, and a hash of ids, presence, targets and (some) values."""
     digest = hashlib.sha256("\0".join(data.ids.tolist()).encode())
     digest.update(np.packbits(data.present.numpy()).tobytes())
     if data.target is not None:
@@ -164,7 +164,8 @@ def describe_data(data: MultimodalDataset) -> dict[str, Any]:
         "modalities": list(data.names),
         "samples": len(data),
         "observed": dict(zip(data.names, data.availability.tolist())),
-        "task": None if data.task is None else f"{data.task.kind}, {data.task.n_outputs} outputs",
+        # As it is read back from the folder: a tuple would differ from the list that JSON makes of it.
+        "task": None if data.task is None else json.loads(json.dumps(data.task.to_config(), sort_keys=True)),
         "hash": digest.hexdigest(),
     }
 

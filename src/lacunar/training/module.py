@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -35,7 +37,7 @@ class ObjectiveModule(pl.LightningModule):
         objective: how; set up already.
         data: the train part.
         lr: highest learning rate.
-        weight_decay: of weight matrices; norms, biases and positions have none.
+        weight_decay: of weight matrices; :func:`parameter_groups` says which parameters have none.
         schedule: ``"one-cycle"``, ``"cosine"`` or ``"constant"``.
         total_steps: steps of the optimiser in a run on all of ``data``, which the schedule is made for.
         batch_size: samples in a batch, over all processes.
@@ -68,6 +70,12 @@ class ObjectiveModule(pl.LightningModule):
         self.batches_seen = 0
         self._prepared, self._batch, self._ended = -1, 0, False
         self._samples = data
+
+    def setup(self, stage: str) -> None:
+        plugin = self.trainer.precision_plugin
+        if plugin.precision in ("bf16-true", "16-true"):
+            # Inputs are standardised before they are rounded, and Lightning would round all of a batch at once.
+            plugin.convert_input = partial(_convert_all_but_inputs, plugin.convert_input)  # type: ignore[method-assign]
 
     def prepare(self) -> tuple[int, MultimodalDataset]:
         """The epoch that is about to run and its samples; the objective's hooks are called once for each epoch."""
@@ -143,6 +151,10 @@ class ObjectiveModule(pl.LightningModule):
             scheduler.step()
 
 
+def _convert_all_but_inputs(convert: Callable[[Batch], Batch], batch: Batch) -> Batch:
+    return replace(convert(batch), inputs=batch.inputs)
+
+
 def make_optimizer(
     groups: list[dict[str, Any]], lr: float, schedule: str, total_steps: int, fused: bool
 ) -> tuple[torch.optim.Optimizer, LRScheduler | None]:
@@ -158,7 +170,8 @@ def make_optimizer(
 def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
     """Trainable parameters, each once, in a group with weight decay and one without.
 
-    Without are the parameters of norms, those with fewer than two axes, and those named ``position...``.
+    Without are the parameters of norms, those with fewer than two axes, and those named ``position...``, as UniMF has
+    them. The positions of a completion (``pos`` of :class:`lacunar.models.TokenTransformer`) have weight decay.
     """
     with_decay: list[nn.Parameter] = []
     without: list[nn.Parameter] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import json
 import logging
 import math
 import warnings
@@ -42,7 +43,7 @@ __all__ = ["references"]
 
 logger = logging.getLogger(__name__)
 
-#: Below this many samples a modality is answered by the prior.
+#: Below this many samples a table is answered by the prior; a network is trained from two on.
 FEWEST = 6
 #: A class needs this many samples before its covariance says anything.
 FEWEST_FOR_COVARIANCE = 10
@@ -116,7 +117,7 @@ def references(
         given = (models or {}).get(name)
         network = isinstance(given, (str, nn.Module)) or (given is None and not _is_table(data, name))
         expert: Expert
-        if network or data.task.kind == "segmentation":
+        if (network and len(rows) > 1) or data.task.kind == "segmentation":  # one sample leaves the prior to say
             encoder = None if isinstance(given, str) else given
             expert, output = _network(alone, name, encoder, out_of_fold, folds, seed, max_epochs)
         else:
@@ -262,6 +263,8 @@ def _network(
     whole = _train_network(alone, name, encoder, seed, max_epochs)
     if not out_of_fold:
         return whole, _network_outputs(whole, alone, name)
+    if len(alone) < 2:  # a single sample has no fold: it is answered by the prior
+        return whole, task.expand(task.baseline(target).to(torch.float32), target)
     output: Tensor | None = None
     labels = target.numpy() if task.kind == "classification" else np.zeros(len(alone), dtype=int)
     for fold, (train, asked) in enumerate(_folds(task, labels, alone.groups, min(folds, 3), seed)):
@@ -316,16 +319,20 @@ def _network_outputs(expert: NetworkExpert, alone: MultimodalDataset, name: str)
 
 
 def _content_key(data: MultimodalDataset, models: Any, *options: Any) -> str:
-    """A digest of what the references depend on: every observed value, the targets, and the arguments."""
-    digest = hashlib.sha256(repr((FORMAT_OF_KEY, data.names, repr(models), options)).encode())
+    """A digest of what the references depend on: every observed value, targets, task, groups, and the arguments."""
+    digest = hashlib.sha256(repr((FORMAT_OF_KEY, data.kinds, repr(models), options)).encode())
+    digest.update(json.dumps(data.task.to_config(), sort_keys=True).encode())  # type: ignore[union-attr]
+    digest.update(repr(None if data.groups is None else data.groups.tolist()).encode())  # no fold cuts a group
     digest.update("\n".join(data.ids.tolist()).encode())
     digest.update(np.ascontiguousarray(data.target.numpy()).tobytes())  # type: ignore[union-attr]
     for name in data.names:
         digest.update(data.present[:, data.names.index(name)].numpy().tobytes())
     for batch in data.batches(256):
-        for rows in batch.inputs.values():
+        for name, rows in batch.inputs.items():
+            steps = batch.lengths[name].tolist() if name in batch.lengths else None
+            digest.update(repr((tuple(rows.shape), steps)).encode())
             digest.update(np.ascontiguousarray(rows.numpy()).tobytes())
     return digest.hexdigest()[:20]
 
 
-FORMAT_OF_KEY = 2
+FORMAT_OF_KEY = 3

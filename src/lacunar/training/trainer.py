@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lacunar.errors import ConfigError, RunError
 from lacunar.models.multimodal import MultimodalModel
+from lacunar.models.saving import take_types
 from lacunar.objectives.base import Objective
 from lacunar.training.callbacks import EpochKeeper
 from lacunar.training.checkpoint import EpochCheckpoint, WholeFiles, read_checkpoint
@@ -85,6 +86,7 @@ class Training:
         Raises:
             RunError: when they are those of another model.
         """
+        take_types(self.module, tensors)
         try:
             self.module.load_state_dict(tensors)
         except RuntimeError as error:
