@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,10 @@ from scipy.io import wavfile
 from scipy.sparse import csr_array
 
 import lacunar.data as ld
+from lacunar.cli import main
 from lacunar.data.description import Description
 from lacunar.data.readers import column_from_files
-from lacunar.errors import ConfigError, DataError
+from lacunar.errors import ConfigError, DataError, MissingExtraError
 
 N = 20
 
@@ -300,6 +302,24 @@ TABLES: list[Case] = [
         "'rna_2': holds dates",
     ),
     (
+        "dates in text",
+        lambda: from_frame(columns={"rna_2": [f"2020-01-{day:02d}" for day in range(1, N + 1)]}),
+        DataError,
+        "'rna_2', id 'p00': holds dates such as '2020-01-01'. Turn them .* list them under categories",
+    ),
+    (
+        "dates among numbers",
+        lambda: from_frame(columns=changed("rna_2", 3, datetime.date(2020, 1, 1))),
+        DataError,
+        "'rna_2': holds dates",
+    ),
+    (
+        "complex numbers",
+        lambda: from_frame(columns={"rna_2": np.arange(N) * 1j}),
+        DataError,
+        "'rna_2', id 'p00': got the complex number 0j. Give its two parts as two columns",
+    ),
+    (
         "decimal commas",
         lambda: from_frame(columns={"rna_2": ["1,5", "2,5"] * 10}),
         DataError,
@@ -327,6 +347,18 @@ TABLES: list[Case] = [
         lambda: from_frame({"s": {"columns": "rna_1", "categories": {"rna_1": ["a", "b", "a"]}}}),
         ConfigError,
         "the level 'a' is listed twice",
+    ),
+    (
+        "a level that YAML read as a boolean",
+        lambda: from_frame({"s": {"columns": "rna_1", "categories": {"rna_1": [True, False]}}}),
+        ConfigError,
+        "categories of 'rna_1': expected levels as text, got True. Put it in quotes",
+    ),
+    (
+        "a level that YAML read as nothing",
+        lambda: from_frame({"s": {"columns": "rna_1", "categories": {"rna_1": ["a", None]}}}),
+        ConfigError,
+        "expected levels as text, got None. Put it in quotes",
     ),
     (
         "closed by a word",
@@ -458,6 +490,18 @@ PRESENCE: list[Case] = [
         lambda: ld.draw_presence(arrays(), 0.5, "not-at-random", driver="age"),
         DataError,
         "unknown attribute 'age'",
+    ),
+    (
+        "a driver without an end",
+        lambda: ld.draw_presence(2, {"a": 0.5}, "not-at-random", driver=[1, np.inf]),
+        DataError,
+        "driver: 1 of 2 values are infinite",
+    ),
+    (
+        "a strength that is none",
+        lambda: ld.draw_presence(2, {"a": 0.5}, "not-at-random", driver=[1, 2], strength=float("nan")),
+        ConfigError,
+        "strength: expected a finite number for modality 'a', got nan",
     ),
     (
         "a driver of another law",
@@ -724,20 +768,21 @@ def test_files(tmp_path, name, reader, make, message):
     [
         ("image", {"size": 3}, r"size: expected \[height, width\]"),
         ("image", {"size": ["a", 3]}, r"size: expected \[height, width\]"),
-        ("image", {"mode": "gray"}, "expected mode 'grey' or 'rgb', got 'gray'"),
-        ("wav", {"rate": 0}, "rate: expected whole samples per second, got 0"),
+        ("image", {"mode": "gray"}, "mode: expected 'grey' or 'rgb', got 'gray'"),
+        ("wav", {"rate": 0}, "rate: expected a whole number of at least 1, got 0"),
         ("wav-mfcc", {"n_mfcc": 200}, "200 coefficients need at least as many mel filters"),
+        ("wav-mfcc", {"n_fft": "abc"}, "n_fft: expected a whole number of at least 1, got 'abc'"),
+        ("wav-mfcc", {"hop": 0}, "hop: expected a whole number of at least 1, got 0"),
+        ("wav-mfcc", {"f_min": "low"}, "f_min: expected a number, got 'low'"),
+        ("wav-mfcc", {"mel": "bark"}, "mel: expected 'slaney' or 'htk', got 'bark'"),
     ],
 )
-def test_options_of_readers(tmp_path, reader, options, message):
-    if reader == "image":
-        pytest.importorskip("PIL").Image.new("L", (4, 4)).save(tmp_path / "x.png")
-    else:
-        save_sound(tmp_path / "x.wav")
-    path = next(tmp_path.iterdir())
+def test_options_of_readers(reader, options, message):
+    """No file is read, and none is blamed."""
     with pytest.raises(ConfigError, match=message) as caught:
-        from_frame({"scan": {"path": "scan", "reader": reader, **options}}, columns={"scan": [str(path)] * N})
-    assert path.name in str(caught.value)
+        from_frame({"scan": {"path": "scan", "reader": reader, **options}}, columns={"scan": ["none.there"] * N})
+    assert "none.there" not in str(caught.value)
+    assert "'scan': reader" in str(caught.value)
 
 
 def test_many_lost_files_are_counted(tmp_path):
@@ -787,3 +832,21 @@ def test_damaged_presence_tables(tmp_path, damage, message):
 def test_a_presence_table_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match="Presence table not found"):
         ld.PresenceTable.load(tmp_path / "none.csv")
+
+
+def test_a_backtest_that_lacks_a_package_leaves_the_plan(tmp_path, monkeypatch, capsys):
+    frame().to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "d.yaml").write_text(GOOD)
+    (tmp_path / "costs.yaml").write_text("{rna: 1}")
+
+    def lacks(*_):
+        raise MissingExtraError("zuko", "flows", "The flow")
+
+    monkeypatch.setattr("lacunar.planning.plan.plan", lambda *_, **__: "a plan")
+    monkeypatch.setattr("lacunar.cli.plan._backtest_budget", lambda *_: 1.0)
+    monkeypatch.setattr("lacunar.cli.plan._backtest", lacks)
+    words = ["plan", "--data", str(tmp_path / "d.yaml"), "--costs", str(tmp_path / "costs.yaml")]
+    assert main([*words, "--budget", "9", "--backtest", "--seeds", "2", "--quiet"]) == 2
+    said = capsys.readouterr()
+    assert "a plan" in said.out
+    assert "The plan is made; its backtest failed: The flow needs the package 'zuko'" in said.err

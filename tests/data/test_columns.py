@@ -93,6 +93,9 @@ def test_text_is_bytes():
         assert tokens.tolist() == [[97, 98], [195, 188]]
         assert lengths is not None
         assert lengths.tolist() == [2, 2]
+    for letters in ([b"ab", "ü".encode()], np.array([b"ab", "ü".encode()])):
+        assert column(letters).take(torch.tensor([0, 1]))[0].tolist() == [[97, 98], [195, 188]]
+    assert column(np.array([b"ab", b""])).present.tolist() == column([b"ab", b""]).present.tolist() == [True, False]
     # An empty cell is absent; an empty text that is said to be there is one token.
     assert column(np.array(["ab", ""])).present.tolist() == [True, False]
     assert column(["ab", ""], [1, 1]).take(torch.tensor([1]))[1].tolist() == [1]  # type: ignore[union-attr]
@@ -214,3 +217,28 @@ def test_half_precision_and_numbers_in_boxes():
     boxed = column(np.array([[1, True], [None, None]], dtype=object))
     assert boxed.present.tolist() == [True, False]
     assert boxed.take(torch.tensor([0]))[0].tolist() == [[1.0, 1.0]]
+
+
+@pytest.mark.parametrize("kind", ["sequence", "tokens"])
+def test_single_numbers_are_sequences_of_one_step(kind):
+    for values in ([1, None, 3], [1.0, None, 3.0], np.array([1.0, np.nan, 3.0])):
+        made = column(values, kind=kind)
+        assert made.present.tolist() == [True, False, True]
+        steps, lengths = made.take(torch.tensor([2]))
+        assert steps.flatten().tolist() == [3]
+        assert lengths is not None
+        assert lengths.tolist() == [1]
+
+
+@pytest.mark.parametrize("dtype", [">i4", ">f4", "<u2", ">u8"])
+def test_numbers_of_every_byte_order(dtype):
+    numbers = np.arange(6).reshape(3, 2).astype(dtype)
+    assert column(numbers).take(torch.tensor([1]))[0].tolist() == [[2, 3]]
+    ragged = column([numbers[:2], numbers], kind="sequence")
+    assert ragged.take(torch.tensor([0]))[0].tolist() == [[[0, 1], [2, 3]]]
+
+
+def test_imaginary_parts_are_not_lost():
+    for values in (pd.DataFrame({"a": [1j, 2j]}), pd.Series([1j, 2j]), np.array([1j, 2j])):
+        with pytest.raises(DataError, match="expected numbers, got an array of complex128"):
+            column(values)

@@ -194,3 +194,32 @@ def test_fewer_rows_are_read_at_a_time_where_they_are_large(monkeypatch, shape, 
     data = from_arrays({"scan": torch.zeros(20, *shape)}, np.arange(20) % 2)
     assert data.rows_at_once == rows
     assert max(len(batch) for batch in data.batches()) == min(rows, 20)
+
+
+def test_a_frame_of_presence_follows_the_ids_of_its_index():
+    present = np.random.default_rng(0).random((20, 3)) < 0.7
+    present[:, 2] = True
+    frame = pd.DataFrame(present, columns=["a", "b", "c"], index=[f"s{i:02d}" for i in range(20)])
+    shuffled = frame.sample(frac=1, random_state=0)
+    assert table(present=shuffled).present.tolist() == present.tolist()
+    assert table(present=dict(shuffled.items())).present.tolist() == present.tolist()
+    assert table().select(range(10)).hide(shuffled).present.tolist() == present[:10].tolist()
+    with pytest.raises(DataError, match="index of modality 'a' lacks 5 of 20 sample ids, the first is 's00'"):
+        table(present=frame[5:])
+    with pytest.raises(DataError, match="index of modality 'a' repeats ids.*reset_index"):
+        table(present=pd.concat([frame, frame[:1]]))
+
+
+def test_subgroups_are_taken_by_position():
+    sites = pd.Series(["n"] * 10 + ["s"] * 10, index=range(100, 120))
+    data = table(subgroups={"site": sites, "sex": pd.Series(["f", "m"] * 10, index=np.arange(20)[::-1])})
+    assert data.subgroups.shape == (20, 2)
+    assert data.subgroups["site"].tolist() == sites.tolist()
+    assert data.subgroups["sex"].tolist() == ["f", "m"] * 10
+    assert table(subgroups=pd.DataFrame({"site": sites})).subgroups["site"].tolist() == sites.tolist()
+
+
+def test_targets_of_every_byte_order():
+    values = {"a": np.ones((4, 2))}
+    assert from_arrays(values, np.array([0, 1, 0, 1], dtype=">i4")).target.tolist() == [0, 1, 0, 1]
+    assert from_arrays(values, np.array([0.5, 1, 0, 1], dtype=">f8")).target.tolist() == [0.5, 1, 0, 1]

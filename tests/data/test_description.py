@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from lacunar.cli.source import new_data
 from lacunar.data.description import Description, load_description, load_splits
 from lacunar.data.table import read_table
 from lacunar.errors import DataError
@@ -150,11 +151,22 @@ def test_new_data_are_read_as_the_old_ones_were(tmp_path):
 def test_new_data_with_a_target_can_be_scored(tmp_path):
     description = Description.from_file(folder(tmp_path))
     task = description.dataset().task
-    data = description.dataset(task=task, predict=True)
-    assert torch.equal(data.target, description.dataset().target)
-    frame = description.read()
-    frame.loc[3, "outcome"] = None
-    assert description.dataset(frame, task=task, predict=True).target is None
+    assert torch.equal(description.dataset(task=task).target, description.dataset().target)
+
+
+def test_prediction_reads_neither_target_nor_group(tmp_path):
+    description = Description.from_file(folder(tmp_path))
+    task = description.dataset().task
+    for cells in ({"outcome": "pending"}, {"outcome": " "}, {"outcome": "yes", "site": None}):
+        data = description.dataset(description.read().assign(**cells), task=task, predict=True)
+        assert data.target is None
+        assert data.groups is None
+        assert data.task is task
+    greedy = Description.from_dict(
+        {"table": "patients.csv", "target": "outcome", "modalities": {"all": "o*"}}, tmp_path
+    )
+    with pytest.raises(DataError, match="already used by target"):
+        greedy.dataset(predict=True)
 
 
 def test_the_task_may_be_said(tmp_path):
@@ -241,3 +253,121 @@ def test_keys_that_are_merged(tmp_path):
     assert "<<" in text
     path.write_text(text)
     assert load_description(path).kinds["scan"] == "image"
+
+
+def trained(tmp_path, frame, modalities, **more):
+    """A run's folder with the description that it keeps, and its task."""
+    frame.to_csv(tmp_path / "old.csv", index=False)
+    content = {"table": "old.csv", "id": "id", "target": "y", "modalities": modalities, **more}
+    description = Description.from_dict(content, tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "description.json").write_text(json.dumps(description.resolved(description.read()).to_dict()))
+    return run, description.dataset().task
+
+
+def rows(n: int = 8, **columns) -> pd.DataFrame:
+    base = {"id": [f"p{i}" for i in range(n)], "rna_1": np.arange(n) * 1.0, "y": ["a", "b"] * (n // 2)}
+    return pd.DataFrame({**base, **columns})
+
+
+def values(data, name):
+    return data.__getitems__(range(len(data))).inputs[name]
+
+
+@pytest.mark.parametrize("predict", [True, False])
+def test_the_columns_of_another_description_are_put_in_the_order_of_training(tmp_path, predict):
+    frame = rows(rna_2=np.arange(8) + 1000.0)
+    cells = {"columns": "steps_*", "kind": "sequence", "shape": [1, 2]}
+    run, task = trained(tmp_path, frame.assign(steps_1=1.0, steps_2=2.0), {"rna": "rna_*", "steps": cells})
+    frame[["id", "rna_2", "rna_1", "y"]].assign(steps_2=2.0, steps_1=1.0).to_csv(tmp_path / "new.csv", index=False)
+    (tmp_path / "new.yaml").write_text(
+        "table: new.csv\nid: id\ntarget: y\nmodalities: {rna: 'rna_*', steps: 'steps_*'}\n"
+    )
+    for name in ("new.yaml", "new.csv"):
+        data = new_data(str(tmp_path / name), run, task, predict)
+        assert values(data, "rna")[1].tolist() == [1.0, 1001.0]
+        assert data.kinds["steps"] == "sequence"
+        assert values(data, "steps")[0].tolist() == [[1.0, 2.0]]
+    (tmp_path / "new.yaml").write_text("table: new.csv\nmodalities: {rna: [rna_1, rna_2], steps: [steps_1, steps_2]}\n")
+    frame[["rna_2"]].assign(rna_1="oops").to_csv(tmp_path / "new.csv", index=False)
+    with pytest.raises(DataError, match="'rna', column 'rna_1', id '0': expected a number, got 'oops'"):
+        new_data(str(tmp_path / "new.yaml"), run, task, True)
+
+
+def test_another_description_may_lack_a_modality(tmp_path):
+    run, task = trained(tmp_path, rows(lab=1.0), {"rna": "rna_*", "lab": ["lab"]})
+    rows()[["id", "rna_1"]].to_csv(tmp_path / "new.csv", index=False)
+    (tmp_path / "new.yaml").write_text("table: new.csv\nid: id\nmodalities: {rna: 'rna_*', lab: [lab]}\n")
+    data = new_data(str(tmp_path / "new.yaml"), run, task, True)
+    assert data.availability.tolist() == [8, 0]
+
+
+def test_characters_stay_characters_where_they_look_like_numbers(tmp_path):
+    given = {"note": {"columns": "note*", "kind": "tokens"}}
+    run, task = trained(tmp_path, rows(note=["cold", "warm"] * 4), given)
+    rows(2, note=["42", "007"]).to_csv(tmp_path / "new.csv", index=False)
+    data = new_data(str(tmp_path / "new.csv"), run, task, True)
+    assert [bytes(row.tolist()).rstrip(b"\0") for row in values(data, "note")] == [b"42", b"007"]
+    fresh = Description.from_dict({"table": "new.csv", "modalities": given}, tmp_path).dataset()
+    assert torch.equal(values(fresh, "note"), values(data, "note"))
+
+
+def test_a_listed_level_is_no_empty_cell(tmp_path):
+    frame = rows(sev=["None", "mild", "NA", "null"] * 2)
+    listed = {"columns": ["sev"], "categories": {"sev": ["None", "mild", "null"]}}
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    data = Description.from_dict({"table": "t.csv", "modalities": {"rna": "rna_1", "sev": listed}}, tmp_path).dataset()
+    assert data.present[:4, 1].tolist() == [True, True, False, True]
+    assert values(data, "sev")[0].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_blank_lines_of_a_single_column_are_empty_cells(tmp_path):
+    (tmp_path / "t.csv").write_text("a\n1\n\n3\n")
+    assert read_table(tmp_path / "t.csv")["a"].isna().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("words", [(True, False), ("TRUE", "FALSE"), ("true", "false")])
+def test_booleans_are_numbers_with_a_gap_and_without(tmp_path, words):
+    whole = rows(smoker=list(words) * 4)
+    gaps = whole.astype({"smoker": object})
+    gaps.loc[2, "smoker"] = None
+    for at, (old, new) in enumerate(((whole, gaps), (gaps, whole))):
+        (tmp_path / str(at)).mkdir()
+        run, task = trained(tmp_path / str(at), old, {"rna": "rna_*", "clinical": ["smoker"]})
+        new.to_csv(tmp_path / "new.csv", index=False)
+        data = new_data(str(tmp_path / "new.csv"), run, task, False)
+        assert data.present[:, 1].tolist() == [at == 1 or i != 2 for i in range(8)]
+        assert values(data, "clinical")[:2].tolist() == [[1.0], [0.0]]
+
+
+def test_labels_stay_text_where_they_look_like_numbers(tmp_path):
+    run, task = trained(tmp_path, rows(y=["1", "2", "3a", "3b"] * 2), {"rna": "rna_*"})
+    rows(y=["1", "2"] * 4).to_csv(tmp_path / "new.csv", index=False)
+    data = new_data(str(tmp_path / "new.csv"), run, task, False)
+    assert task.decode(data.target).tolist() == ["1", "2"] * 4
+
+
+def test_rows_that_are_in_no_part_do_not_count(tmp_path):
+    for left in ("excluded", None):
+        frame = rows(20, part=["train"] * 12 + ["val"] * 4 + [""] * 4, stage=["I"] * 16 + ["IV"] * 4)
+        frame["y"] = ["a", "b"] * 8 + [left] * 4
+        frame.drop(columns="id").to_csv(tmp_path / "t.csv", index=False)
+        content = {"table": "t.csv", "target": "y", "splits": "part", "modalities": {"rna": "rna_*", "stage": "stage"}}
+        description = Description.from_dict(content, tmp_path)
+        splits = description.split()
+        assert splits.task.classes == ("a", "b")
+        assert splits.val.ids.tolist() == ["12", "13", "14", "15"]
+        assert splits.train.shapes["stage"] == (1,)
+        assert description.resolved(description.read()).modalities["stage"]["categories"] == {"stage": ["I"]}
+    frame.assign(part="").to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(DataError, match="splits: column 'part' is empty in every row"):
+        description.split()
+
+
+def test_numbers_in_the_notation_that_yaml_reads_as_text(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,y\n1,,u\n2,3,v\n")
+    text = "table: t.csv\ntarget: y\nmodalities: {m: {columns: [a, b], partial: %s}}\n"
+    for partial in ("1e-3", "{b: 1e-3}"):
+        (tmp_path / "t.yaml").write_text(text % partial)
+        assert values(load_description(tmp_path / "t.yaml"), "m")[0].tolist() == [1.0, pytest.approx(1e-3)]

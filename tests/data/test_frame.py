@@ -178,3 +178,42 @@ def test_paths_written_on_windows(tmp_path):
     np.save(tmp_path / "scans" / "1.npy", np.ones(3))
     data = from_frame(pd.DataFrame({"f": ["scans\\1.npy"]}), {"s": {"path": "f", "reader": "npy"}}, root=tmp_path)
     assert values(data, "s").tolist() == [[1, 1, 1]]
+
+
+def test_ids_of_a_slice_are_those_of_the_whole():
+    frame = pd.DataFrame({"x": np.arange(8.0)})
+    for part in (frame.iloc[4:], frame[frame.index % 2 == 0], frame.iloc[::-1]):
+        assert from_frame(part, {"x": ["x"]}).ids.tolist() == part.index.astype(str).tolist()
+
+
+def test_a_constant_never_fills_a_level():
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", None]})
+    data = from_frame(frame, {"m": {"columns": ["a", "b"], "partial": 5}})
+    assert values(data, "m").tolist() == [[1.0, 1.0], [2.0, 0.0]]
+
+
+def test_blanks_around_a_label_are_no_part_of_it():
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0], "y": ["n", "p", "n "]})
+    for kind in ("object", "str", "category"):
+        assert from_frame(frame.astype({"y": kind}), {"a": ["a"]}, "y").task.classes == ("n", "p")
+
+
+def test_bytes_are_text():
+    frame = pd.DataFrame({"t": [b"hot", b"", b"cold"], "s": [b"f", b"m", b"f"], "y": [b"n", b"p", b"n"]})
+    data = from_frame(frame, {"t": {"columns": "t", "kind": "tokens"}, "s": ["s"]}, "y")
+    assert data.present[:, 0].tolist() == [True, False, True]
+    assert bytes(values(data, "t")[1].tolist()) == b"cold"
+    assert values(data, "s").tolist() == [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
+    assert data.task.classes == ("n", "p")
+
+
+def test_dates_that_are_listed_are_levels():
+    frame = pd.DataFrame({"wave": ["2020-01-01", "2021-01-01"]})
+    listed = {"columns": "wave", "categories": {"wave": ["2020-01-01", "2021-01-01"]}}
+    assert values(from_frame(frame, {"m": listed}), "m").tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_blanks_around_a_path_are_no_part_of_it(tmp_path):
+    np.save(tmp_path / "1.npy", np.ones(3))
+    data = from_frame(pd.DataFrame({"f": [" 1.npy "]}), {"s": {"path": "f", "reader": "npy"}}, root=tmp_path)
+    assert values(data, "s").tolist() == [[1, 1, 1]]

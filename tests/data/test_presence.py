@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lacunar.data.arrays import from_arrays
 from lacunar.data.presence import PresenceTable, draw_presence, observed_presence
-from lacunar.errors import ConfigError
+from lacunar.errors import ConfigError, DataError
 
 NAMES = ("audio", "text", "video")
 RATES = {"audio": 0.2, "text": 0.5, "video": 0.8}
@@ -211,8 +211,8 @@ def test_observed_presence_and_hiding_by_table_agree():
 
 
 def test_tables_are_saved_and_loaded_whole(tmp_path):
-    ids = ["007", 'quo"te', "a,b", "line\nbreak", "ümlaut", " blank "]
-    table = draw_presence(ids, {"audio, raw": 0.3, "text": 0.2}, seed=5, resolve_empty="redraw")
+    ids = ["007", 'quo"te', "a,b", "line\nbreak", "ümlaut", " blank ", "carriage\rreturn"]
+    table = draw_presence(ids, {"audio, raw": 0.3, "text": 0.2}, seed=np.int64(5), resolve_empty="redraw")
     path = table.save(tmp_path / "table.csv")
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
     (tmp_path / "plain").touch()
@@ -299,3 +299,48 @@ def test_presence_survives_epochs_shuffling_and_workers():
                 for row, cells in zip(batch.index.tolist(), batch.present.tolist()):
                     seen[data.ids[row]] = cells
             assert seen == wanted
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=60, deadline=None)
+def test_exact_marginal_is_exact_on_what_incomplete_data_have(seed):
+    rng = np.random.default_rng(seed)
+    has, rates = rng.random((24, 3)) < 0.6, rng.uniform(0, 0.6, 3)
+    has[0] = [True, False, False]
+    data = from_arrays({name: np.ones((24, 2)) for name in "abc"}, present=has, keep_empty=True)
+    try:
+        table = draw_presence(data, dict(zip("abc", rates)), "exact-marginal", seed=seed)
+    except ConfigError:  # too few cells would stay
+        return
+    absent = np.ceil(has.sum(0) * rates - 0.5 - 1e-9).astype(int)
+    assert table.present.sum(0).tolist() == (has.sum(0) - absent).tolist()
+    assert not (table.present & ~has).any()
+    assert table.present.any(1).tolist() == has.any(1).tolist()
+    order = rng.permutation(24)
+    again = draw_presence(data.select(order), dict(zip("abc", rates)), "exact-marginal", seed=seed)
+    assert again == table
+
+
+def test_exact_marginal_finds_the_chain_that_leaves_nobody_with_nothing():
+    """Of ``a`` one cell may stay, of ``b`` and ``c`` two: only one way of three leaves everyone with something."""
+    has = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 1, 1], [0, 0, 1]], dtype=bool)
+    data = from_arrays({name: np.ones((5, 2)) for name in "abc"}, present=has)
+    for seed in range(40):
+        table = draw_presence(data, {"a": 0.5, "b": 0.34, "c": 0.34}, "exact-marginal", seed=seed)
+        assert table.present.sum(0).tolist() == [1, 2, 2]
+        assert table.present.any(1).all()
+    has = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 1], [0, 1, 1]], dtype=bool)
+    few = from_arrays({name: np.ones((4, 2)) for name in "abc"}, present=has)
+    with pytest.raises(ConfigError, match="exact-marginal: sample '[01]' would be left with nothing"):
+        draw_presence(few, {"a": 0.5}, "exact-marginal")
+
+
+def test_strata_may_be_named():
+    labels = np.arange(40) % 2
+    sites = np.where(np.arange(40) < 30, "x", "y")
+    data = from_arrays({"a": np.ones((40, 2)), "b": np.ones((40, 2))}, labels, subgroups={"site": sites})
+    for name, strata in (("site", sites), ("target", labels)):
+        by_name = draw_presence(data, {"a": 0.5}, "exact-marginal", strata=name)
+        assert by_name == draw_presence(data, {"a": 0.5}, "exact-marginal", strata=strata)
+    with pytest.raises(DataError, match="strata: unknown attribute 'sight'. Did you mean 'site'"):
+        draw_presence(data, {"a": 0.5}, "exact-marginal", strata="sight")

@@ -318,9 +318,9 @@ def broken(**kinds):
             "Expected the modalities",
         ),
         (
-            lambda: Splits(table(), table(100, np.arange(100) % 3, ids=[f"t{i}" for i in range(100)])),
+            lambda: Splits(table(), table(100, np.ones((100, 2)) / 2, ids=[f"t{i}" for i in range(100)])),
             DataError,
-            "Expected one task for all parts",
+            "Expected one task for all parts: train has classification into 4.*val has regression of 2",
         ),
         (lambda: Splits(table(), table()), DataError, "100 samples are in train and in val"),
     ],
@@ -389,3 +389,69 @@ def test_odd_options_are_refused(options, message):
         make_splits(table(), **options)
     with pytest.raises(ConfigError, match="folds: expected at least 2, a whole number, got 2.5"):
         make_folds(table(), 2.5)
+
+
+def apart(labels, name: str, **modalities):
+    """A part that was made by itself."""
+    modalities = modalities or {"a": np.ones((len(labels), 3))}
+    return from_arrays(modalities, labels, ids=[f"{name}{i}" for i in range(len(labels))])
+
+
+def test_labels_of_parts_made_apart_are_numbered_as_in_train():
+    splits = Splits(apart(["ape", "cat", "dog"] * 2, "t"), apart(["dog", "cat"], "v"), apart(["dog", "ape"], "e"))
+    assert splits.val.target.tolist() == [2, 1]
+    assert splits.task.decode(splits.test.target).tolist() == ["dog", "ape"]
+    assert splits.val.task is splits.test.task is splits.task
+    many = Splits(apart([{"x"}, {"y", "z"}], "t"), apart([{"z"}, {"x", "z"}], "v"))
+    assert many.val.target.tolist() == [[0, 0, 1], [1, 0, 1]]
+    with pytest.raises(DataError, match="The val part: target, row 1: unknown class 'fox'.*'dog'.*know every label"):
+        Splits(apart(["cat", "dog"], "t"), apart(["dog", "fox"], "v"))
+    with pytest.raises(DataError, match="The test part: target, row 0: unknown class 5"):
+        Splits(apart([0, 1], "t"), apart([0, 1], "v"), apart([5, 1], "e"))
+
+
+def test_parts_made_apart_hold_values_of_one_form():
+    train = apart([0, 1], "t")
+    with pytest.raises(DataError, match=r"'a': expected kind 'vector' and shape \(3,\) as in train, .*\(2,\) in val"):
+        Splits(train, apart([0, 1], "v", a=np.ones((2, 2))))
+    with pytest.raises(DataError, match=r"'a': expected kind 'vector' .* got 'sequence' and \(3,\) in test"):
+        Splits(train, apart([0, 1], "v"), apart([0, 1], "e", a=np.ones((2, 4, 3))))
+    never = from_arrays({"a": np.ones((2, 3)), "b": [None, None]}, [0, 1], ids=["v0", "v1"])
+    both = apart([0, 1], "t", a=np.ones((2, 3)), b=np.ones((2, 5)))
+    assert Splits(both, never).val.missing_rates["b"] == 1  # what is never there has no form
+    maps = {size: np.arange(2 * size**2).reshape(2, size, size) % 2 for size in (4, 6)}
+    crops, whole = (apart(maps[size], f"{size}-", a=np.ones((2, 1, size, size))) for size in (4, 6))
+    assert Splits(crops, whole).val.shapes["a"] == (1, 6, 6)
+
+
+@pytest.mark.parametrize(("law", "option"), [("exact-marginal", "strata"), ("not-at-random", "driver")])
+def test_a_value_per_sample_is_cut_as_the_parts_are(law, option):
+    sites = np.where(np.arange(100) % 5 == 0, "n", "s")
+    splits = make_splits(table(subgroups={"site": sites}))
+    by_name = splits.hide({"a": 0.5}, law, seed=1, **{option: "site"})
+    assert splits.hide({"a": 0.5}, law, seed=1, **{option: sites}).presence == by_name.presence
+    assert by_name.train.missing_rates["a"] > 0
+    own = splits.hide({"a": 0.5}, law, seed=1, parts="val", **{option: sites[splits.val.row.numpy()]})
+    assert own.val.present.tolist() == by_name.val.present.tolist()
+    with pytest.raises(DataError, match=f"{option}: expected a value for every sample .* got shape .70,"):
+        splits.hide({"a": 0.5}, law, **{option: sites[:70]})
+    made = Splits(apart([0, 1] * 5, "t"), apart([0, 1] * 5, "v"))
+    with pytest.raises(DataError, match=f"{option}: the parts were made apart"):
+        made.hide({"a": 0.5}, law, **{option: sites})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bogus": 3}, "hide: unknown option 'bogus'"),
+        ({"drivr": "target"}, "hide: unknown option 'drivr'. Did you mean 'driver'"),
+        ({"resolve_empty": "keep"}, "hide: resolve_empty would be about drawing a presence table, and one is given"),
+        ({"law": "not-at-random", "driver": "target"}, "hide: law, driver would be about drawing"),
+        ({"seed": 3}, "hide: seed would be"),
+    ],
+)
+def test_nothing_that_hide_is_told_is_ignored(options, message):
+    splits = make_splits(table())
+    drawn = splits.hide({"a": 0.3}).presence
+    with pytest.raises(ConfigError, match=message):
+        splits.hide(drawn, **options)

@@ -6,6 +6,7 @@ import gzip
 import os
 import wave
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,3 +197,15 @@ class TestReal:
         assert {key for part in (again.train, again.val) for key in part.ids[part.present[:, 1].numpy()]} == {
             key for part in (hidden.train, hidden.val) for key in part.ids[part.present[:, 1].numpy()]
         }
+
+
+@pytest.mark.parametrize("val", [0, 0.01, 1.0])
+def test_validation_parts_that_cannot_hold_every_digit_and_speaker(val, monkeypatch):
+    module = "lacunar.datasets.avmnist"
+    keys = [(d, s, t) for d in range(10) for s in ("jackson", "nicolas", "theo") for t in range(50)]
+    monkeypatch.setattr(f"{module}.find_folder", lambda *_: Path())
+    monkeypatch.setattr(f"{module}._recordings", lambda _: dict.fromkeys(keys))
+    for images in ("_train_images", "_test_images"):
+        monkeypatch.setattr(f"{module}.{images}", lambda _, keys: np.zeros((len(keys), 28, 28)))
+    with pytest.raises(ConfigError, match=f"val: expected a share of the 1050 training pairs .* 30 .* got {val}"):
+        avmnist(val=val)

@@ -141,3 +141,24 @@ def test_the_card_counts_the_data(tmp_path):
         assert line in text
     assert max(map(len, text.splitlines())) <= 100
     assert isinstance(card, datasets.Card)
+
+
+def test_a_subtype_that_is_not_there(tmp_path):
+    write_brca(tmp_path)
+    target = tmp_path / "target.csv"
+    target.write_text(target.read_text().replace("p2,1.0", "p2,"))
+    with pytest.raises(
+        DataError, match=r"expected a subtype for every patient, got an empty cell for 'p2' in target\.csv"
+    ):
+        tcga_brca(tmp_path)
+
+
+def test_a_text_among_the_numbers(tmp_path):
+    pd.DataFrame({"class": ["a", "b"], "v1_a": [1.0, 2.0], "v2_a": ["1", "abc"]}).to_csv(tmp_path / "htad.csv")
+    with pytest.raises(DataError, match=r"htad\.csv: expected a number in column 'v2_a', row 1, got 'abc'"):
+        htad(tmp_path)
+    write_brca(tmp_path)
+    rna = tmp_path / "rna.csv"
+    rna.write_text(rna.read_text().replace("p2,1,", "p2,oops,"))
+    with pytest.raises(DataError, match=r"rna\.csv: expected a number in column 'x', row 'p2', got 'oops'"):
+        tcga_brca(tmp_path)

@@ -69,6 +69,8 @@ def test_found_by_name_and_bad_options_are_told():
     np.testing.assert_array_equal(numbers(data, data.names), numbers(again, again.names))
     with pytest.raises(ConfigError, match="unknown world 'generble'. Did you mean 'generable'"):
         datasets.load("worlds_of_generation", world="generble")
+    with pytest.raises(ConfigError, match="world 'generable': unknown option 'sed'. Did you mean 'seed'"):
+        datasets.load("worlds_of_generation", sed=1)
     with pytest.raises(ConfigError, match="dims: expected three lengths"):
         generable(dims=(2, 2))
     with pytest.raises(ConfigError, match="curve"):

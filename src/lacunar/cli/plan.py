@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lacunar.cli.console import say, show_log
 from lacunar.cli.options import parse
 from lacunar.cli.plan_options import parser
-from lacunar.errors import ConfigError, LacunarError
+from lacunar.errors import ConfigError, LacunarError, MissingExtraError
 
 if TYPE_CHECKING:
     from lacunar.planning.backtest import Backtest
@@ -100,7 +100,9 @@ def _run(words: Sequence[str]) -> int:
         try:
             found = _backtest(options, data, costs, budget, rules, out, shared)
         except LacunarError as error:
-            raise type(error)(f"The plan is made; its backtest failed: {error}") from error
+            # That a package is missing is told by its name, not by a message.
+            kind = LacunarError if isinstance(error, MissingExtraError) else type(error)
+            raise kind(f"The plan is made; its backtest failed: {error}") from error
         say("", *str(found).splitlines())
         if out is not None:
             _keep(found, out)

@@ -43,6 +43,23 @@ def load_parts(data: str, seed: int = 0) -> Splits:
     return found if hasattr(found, "parts") else found.split(seed=seed)
 
 
+def split_like(folder: Path, data: str) -> Splits:
+    """Parts of data, split with the seed of a run and read with its columns and levels.
+
+    A sample that the run was trained on keeps its part where the data are those of the run.
+    """
+    from lacunar.cli.train import COMMAND
+    from lacunar.training.files import read_json
+
+    path = folder / COMMAND
+    seed = read_json(path).get("split_seed", 0) if path.exists() else 0
+    description, kept = description_of(data), stored_description(folder)
+    if description is None or kept is None:
+        return load_parts(data, seed)
+    with told_with(data):
+        return description.following(kept, [str(column) for column in description.read().columns]).split(seed)
+
+
 def load_whole(data: str) -> MultimodalDataset | Splits:
     """All samples of a description, or a data set by name, with its own parts where it has some."""
     description = description_of(data)
@@ -55,7 +72,7 @@ def load_whole(data: str) -> MultimodalDataset | Splits:
 def new_data(data: str, folder: Path, task: Any, predict: bool) -> MultimodalDataset:
     """New samples for a trained model: a description, or a table that the run's own description reads.
 
-    Columns of text keep the levels that they had in training.
+    Columns keep the order, and those of text the levels, that they had in training.
     """
     kept = stored_description(folder)
     if Path(data).suffix.lower() in TABLES:
@@ -70,9 +87,9 @@ def new_data(data: str, folder: Path, task: Any, predict: bool) -> MultimodalDat
     if description is None:
         found = _by_name(data)
         return found.test if hasattr(found, "parts") else found
-    if kept is not None:
-        description = _with_levels(description, kept)
     with told_with(data):
+        if kept is not None:
+            description = description.following(kept, [str(column) for column in description.read().columns])
         return description.dataset(task=task, predict=predict)
 
 
@@ -140,17 +157,3 @@ def _by_name(data: str) -> Any:
         raise ConfigError(f"--data {data}: expected the path of a YAML description, or the name of a data set.{hint}")
     found = datasets.load(name, **({"folder": folder} if folder else {}))
     return getattr(found, "data", found)  # a synthetic world is more than its data
-
-
-def _with_levels(description: Description, kept: Description) -> Description:
-    import dataclasses
-
-    modalities = {}
-    for name, given in description.modalities.items():
-        old = kept.modalities.get(name)
-        if isinstance(old, Mapping) and old.get("categories") and not isinstance(given, Mapping):
-            given = {"columns": given}
-        if isinstance(old, Mapping) and old.get("categories") and not given.get("categories"):
-            given = {**given, "categories": old["categories"]}
-        modalities[name] = given
-    return dataclasses.replace(description, modalities=modalities)

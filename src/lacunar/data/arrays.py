@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lacunar.data.column_values import column_from_values
+from lacunar.data.column_values import column_from_values, native
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.presence_table import presence_by_name
 from lacunar.errors import DataError, did_you_mean
@@ -37,7 +37,8 @@ def from_arrays(
             absent modality. Lists of arrays of different lengths are sequences, lists of text are characters.
         target: one label, number, row of labels or label map per sample; None when it is not known.
         present: presence as booleans ``(N, M)``, a mapping from modality to ``(N,)``, a frame with a column per
-            modality, or a presence table. Rows marked absent are never read, whatever they hold.
+            modality, or a presence table. A frame with an index is read by sample id. Rows marked absent are never
+            read, whatever they hold.
         ids: one id per sample, unique; the row number when left out.
         groups: samples of one group are never split between train and test.
         subgroups: attributes to report results by.
@@ -74,6 +75,7 @@ def from_arrays(
     resolved: Task | None = None
     encoded = None
     if target is not None:
+        target = native(target) if isinstance(target, np.ndarray) else target
         resolved = infer_task(target, task)
         encoded = resolved.encode(target)
     elif isinstance(task, Task):
@@ -91,7 +93,7 @@ def from_arrays(
         resolved,
         sample_ids,
         None if groups is None else np.asarray(groups).astype(str),
-        None if subgroups is None else pd.DataFrame(subgroups).reset_index(drop=True),
+        None if subgroups is None else _by_position(subgroups),
         name=name,
     )
     return data if keep_empty else data._without_empty()
@@ -104,6 +106,18 @@ def _attributes(subgroups: Any) -> list[tuple[str, Any]]:
     if not isinstance(subgroups, (Mapping, pd.DataFrame)):
         raise DataError(f"subgroups: expected a mapping or a frame, got {type(subgroups).__name__}.")
     return [(f"subgroups, {key}", subgroups[key]) for key in subgroups]
+
+
+def _by_position(subgroups: Mapping[str, Any] | pd.DataFrame) -> pd.DataFrame:
+    """Subgroup attributes in the order of the rows, whatever index they came with."""
+    if isinstance(subgroups, pd.DataFrame):
+        return subgroups.reset_index(drop=True)
+    return pd.DataFrame(
+        {
+            key: value.reset_index(drop=True) if isinstance(value, pd.Series) else value
+            for key, value in subgroups.items()
+        }
+    )
 
 
 def _common_length(modalities: Mapping[str, Any], target: Any) -> int:

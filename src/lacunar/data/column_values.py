@@ -12,7 +12,7 @@ from torch import Tensor
 from lacunar.data.columns import KINDS, Column, DenseColumn, RaggedColumn
 from lacunar.errors import DataError
 
-__all__ = ["column_from_values", "infer_kind", "with_channel"]
+__all__ = ["column_from_values", "infer_kind", "native", "with_channel"]
 
 
 def column_from_values(name: str, values: Any, present: np.ndarray | None, kind: str | None) -> Column:
@@ -29,13 +29,12 @@ def column_from_values(name: str, values: Any, present: np.ndarray | None, kind:
     if not isinstance(values, np.ndarray) or values.dtype == object:
         return _column_from_list(name, list(values), present, kind)
     if values.dtype.kind in "US":
-        return _column_from_list(name, [str(value) for value in values.tolist()], present, kind)
+        return _column_from_list(name, values.tolist(), present, kind)
     if values.dtype.kind not in "fiub":
         raise DataError(f"Modality {name!r}: expected numbers, got an array of {values.dtype}.")
     if values.ndim == 0:
         raise DataError(f"Modality {name!r}: expected one row per sample, got a single number.")
-    if values.ndim == 1:
-        values = values[:, None]
+    values = native(values[:, None] if values.ndim == 1 else values)
     width = int(np.prod(values.shape[1:]))
     if width == 0:
         raise DataError(f"Modality {name!r}: expected at least one value a sample, got shape {values.shape[1:]}.")
@@ -70,15 +69,16 @@ def column_from_values(name: str, values: Any, present: np.ndarray | None, kind:
 
 def _column_from_list(name: str, values: list, present: np.ndarray | None, kind: str | None) -> Column:
     # An empty text is an empty cell, unless a presence table says that something was written there.
-    absent = [_is_nothing(value) or (present is None and isinstance(value, str) and not value) for value in values]
+    absent = [_is_nothing(value) or (present is None and _is_text(value) and not value) for value in values]
     arrays: list[np.ndarray | None] = []
     for row, (value, missing) in enumerate(zip(values, absent)):
         if missing or (present is not None and not present[row]):
             arrays.append(None)
-        elif isinstance(value, str):
-            arrays.append(np.frombuffer(value.encode("utf-8") or b"\0", dtype=np.uint8).astype(np.int64))
+        elif _is_text(value):
+            letters = value.encode("utf-8") if isinstance(value, str) else value
+            arrays.append(np.frombuffer(letters or b"\0", dtype=np.uint8).astype(np.int64))
         else:
-            array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+            array = native(np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value))
             if array.dtype.kind not in "fiub":
                 raise DataError(
                     f"Modality {name!r}, row {row}: expected numbers, text or None, got {type(value).__name__}."
@@ -87,7 +87,7 @@ def _column_from_list(name: str, values: list, present: np.ndarray | None, kind:
         if present is not None and present[row] and arrays[-1] is None:
             raise DataError(f"Modality {name!r}, row {row}: the presence table says present, but the value is absent.")
     real = [array for array in arrays if array is not None]
-    text = any(isinstance(value, str) for value in values)
+    text = any(_is_text(value) for value in values)
     shapes = {array.shape for array in real}
     if not text and len(shapes) <= 1 and kind not in ("sequence", "tokens"):
         shape = next(iter(shapes), (1,))
@@ -96,6 +96,9 @@ def _column_from_list(name: str, values: list, present: np.ndarray | None, kind:
             if filled is not None:
                 dense[row] = filled
         return column_from_values(name, dense, np.array([a is not None for a in arrays]), kind)
+    if shapes == {()}:  # a single number is a sequence of one step, in a list as in an array
+        arrays = [None if array is None else array[None] for array in arrays]
+        real = [array for array in arrays if array is not None]
     trailing = {array.shape[1:] for array in real}
     if any(array.ndim == 0 for array in real) or len(trailing) > 1:
         odd = next(i for i, a in enumerate(arrays) if a is not None and a.shape != real[0].shape)
@@ -129,6 +132,15 @@ def _column_from_list(name: str, values: list, present: np.ndarray | None, kind:
 
 def _is_nothing(value: Any) -> bool:
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and bool(np.isnan(value)))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, (str, bytes))
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """In the machine's own byte order: torch knows no other."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _as_numbers(name: str, values: Any) -> Any:
@@ -166,12 +178,16 @@ def _refuse_odd_tokens(name: str, stored: np.ndarray, rows: np.ndarray) -> None:
 def _from_pandas(values: Any) -> np.ndarray:
     """Frames and series as an array; nullable and mixed numeric columns become floats with NaN."""
     frame = values.to_frame() if isinstance(values, pd.Series) else values
-    if isinstance(frame, pd.DataFrame) and all(pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes):
+    if isinstance(frame, pd.DataFrame) and all(map(_is_number, frame.dtypes)):
         array = np.column_stack(
             [frame.iloc[:, i].to_numpy(dtype=float, na_value=np.nan) for i in range(frame.shape[1])]
         )
         return array[:, 0] if isinstance(values, pd.Series) else array
     return values.to_numpy()
+
+
+def _is_number(kind: Any) -> bool:
+    return pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_complex_dtype(kind)
 
 
 def _refuse_partial_nan(name: str, stored: np.ndarray, rows: np.ndarray) -> None:

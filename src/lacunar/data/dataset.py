@@ -181,8 +181,8 @@ class MultimodalDataset(Dataset):
 
         Args:
             present: a presence table keyed by sample id, booleans of shape ``(N, M)`` in this order, or a mapping or
-                frame with booleans ``(N,)`` for each modality that loses cells. Samples that
-                are left with nothing are left out, unless the table says ``resolve_empty="keep"``.
+                frame with booleans ``(N,)`` for each modality that loses cells, a frame with an index by sample id.
+                Samples that are left with nothing are left out, unless the table says ``resolve_empty="keep"``.
         """
         table = presence_by_name(present, self.names, len(self), self.ids) or {}
         kept = [table.get(name, np.ones(len(self), dtype=bool)) for name in self.names]

@@ -125,26 +125,38 @@ class Description:
             content["target"] = list(self.target)
         return content
 
-    def read(self, table: str | os.PathLike[str] | pd.DataFrame | None = None) -> pd.DataFrame:
-        """The rows of the table, or of another file with the same columns; ids stay text."""
+    def read(
+        self, table: str | os.PathLike[str] | pd.DataFrame | None = None, task: Task | None = None
+    ) -> pd.DataFrame:
+        """The rows of the table, or of another file with the same columns; ids, codes and characters stay text.
+
+        ``task``, that of a trained model, says whether labels are text, whatever those of this table look like.
+        """
         if isinstance(table, pd.DataFrame):
             return table
-        texts = [column for column in (self.id, self.group) if column]
-        texts += [self.splits] if isinstance(self.splits, str) else []
-        coded = [
-            column
-            for given in self.modalities.values()
-            if isinstance(given, Mapping) and isinstance(given.get("categories"), Mapping)
-            for column in given["categories"]
-        ]
-        return read_table(self.root / self.table if table is None else Path(table), ids=texts, texts=coded)
+        ids = [column for column in (self.id, self.group) if column]
+        ids += [self.splits] if isinstance(self.splits, str) else []
+        texts: dict[str, list[str]] = {}
+        for given in self.modalities.values():
+            if isinstance(given, Mapping) and isinstance(given.get("categories"), Mapping):
+                coded = given["categories"].items()
+                texts |= {str(column): list(map(str, _listed(levels))) for column, levels in coded}
+            if isinstance(given, Mapping) and given.get("kind") == "tokens" and "path" not in given:
+                texts |= {str(column): [] for column in _listed(given.get("columns"))}
+        classes = getattr(task, "classes", ())
+        if isinstance(self.target, str) and classes and all(isinstance(label, str) for label in classes):
+            texts[self.target] = []
+        return read_table(self.root / self.table if table is None else Path(table), ids=ids, texts=texts)
 
     def resolved(self, frame: pd.DataFrame) -> Description:
         """The same description with everything written down that new data cannot be left to decide.
 
         Patterns become the columns that they matched, in their order; text columns get their levels (which there are
-        in ``frame``, not how often); columns of paths get the kind and the shape of what their files hold.
+        in ``frame``, not how often); columns of paths get the kind and the shape of what their files hold. Rows that
+        ``splits`` leaves out say nothing.
         """
+        if isinstance(self.splits, str) and self.splits in frame:
+            frame = frame[_said(frame[self.splits]) != ""]
         specs = parse_modalities(self.modalities, [str(column) for column in frame.columns], self._reserved())
         files = any(spec.reader is not None for spec in specs.values())
         data = self.dataset(frame) if files else None
@@ -169,12 +181,14 @@ class Description:
 
         Args:
             trained: what the model was trained by.
-            columns: the columns of the table that this description is for.
+            columns: the columns of the table that this description is for. A modality whose listed columns are all
+                missing is taken for absent.
 
         Raises:
             DataError: a modality is made of other columns than the model knows.
         """
-        specs = parse_modalities(self.modalities, columns, self._reserved())
+        absent = [column for wanted in self._absent(columns).values() for column in wanted]
+        specs = parse_modalities(self.modalities, [*columns, *absent], self._reserved())
         modalities = dict(self.modalities)
         for name, spec in specs.items():
             known = trained.modalities.get(name)
@@ -186,8 +200,9 @@ class Description:
                         f"{len(spec.columns)}; {odd[0]!r} is in one of them only."
                     )
                 own = modalities[name] if isinstance(modalities[name], Mapping) else {}
-                told = ("columns", "categories", "closed") if spec.reader is None else ("kind", "shape")
-                modalities[name] = {**own, **{key: known[key] for key in told if key in known}}
+                told = ("kind", "shape") if spec.reader else ("columns", "kind", "shape", "categories", "closed")
+                kept = {key: value for key, value in own.items() if key not in told}
+                modalities[name] = {**kept, **{key: known[key] for key in told if key in known}}
         return dataclasses.replace(self, modalities=modalities)
 
     def dataset(
@@ -203,19 +218,18 @@ class Description:
             table: another table with the same columns, such as new data; relative paths in it start from its own
                 folder. A frame's start from the description's.
             task: the task of a trained model, so that labels are numbered as it knows them.
-            predict: read data to predict: the target, group and subgroup columns need not be there, a modality whose
-                listed columns are all missing is absent everywhere, and samples that have nothing are kept.
+            predict: read data to predict: the target and group columns are not read, subgroup columns need not be
+                there, a modality whose listed columns are all missing is absent everywhere, and samples that have
+                nothing are kept.
         """
-        frame = self.read(table)
+        frame = self.read(table, task)
         columns = [str(column) for column in frame.columns]
         target: Any = self.target
         group, subgroups = self.group, self.subgroups
+        # No modality may hold them, read or not.
+        reserved = {role: held for role, held in self._reserved().items() if role != "id"}
         if predict:
-            wanted = [target] if isinstance(target, str) else list(target or ())
-            # A target that is there in part is of no use for scoring, and none is needed to predict.
-            whole = bool(wanted) and all(column in columns and frame[column].notna().all() for column in wanted)
-            target = target if whole else None
-            group = group if group in columns else None
+            target = group = None
             subgroups = tuple(column for column in subgroups if column in columns)
             frame = self._with_absent_columns(frame)
             columns = [str(column) for column in frame.columns]
@@ -232,7 +246,7 @@ class Description:
             root=root,
             name=self.name,
             keep_empty=predict,
-            reserved={"splits": (self.splits,)} if isinstance(self.splits, str) else None,
+            reserved=reserved,
         )
         data.card = {"name": self.name, "licence": self.licence, "table": self.table}
         return data
@@ -243,14 +257,19 @@ class Description:
         Raises:
             DataError: a row whose part is none of train, val and test; see :func:`make_splits` for the rest.
         """
-        data = self.dataset()
         if self.splits is None or isinstance(self.splits, dict):
             # A part that is not named gets nothing, as soon as one is named.
             fractions: dict[str, Any] = {**dict.fromkeys(PARTS, 0.0), **self.splits} if self.splits else {}
-            return make_splits(data, **fractions, seed=seed, by_class=by_class)
+            return make_splits(self.dataset(), **fractions, seed=seed, by_class=by_class)
         frame = self.read()
-        ids = frame[self.id].astype(str) if self.id else pd.Series(np.arange(len(frame)).astype(str))
-        part = frame[self.splits].fillna("").astype(str).str.strip()
+        self._check_splits_column([str(column) for column in frame.columns], False)
+        ids = frame[self.id].astype(str) if self.id else pd.Series(frame.index.astype(str))
+        part = _said(frame[self.splits])
+        if not (part != "").any():
+            raise DataError(f"splits: column {self.splits!r} is empty in every row; expected train, val or test.")
+        # What a row that is left out holds, such as a class of its own or no target, must not count.
+        data = self.dataset(frame[part != ""])
+        logger.info("splits: %d of %d rows are in no part and left out", int((part == "").sum()), len(part))
         odd = ~part.isin([*PARTS, ""])
         if odd.any():
             row = int(np.flatnonzero(odd)[0])
@@ -271,16 +290,22 @@ class Description:
         single = {"id": self.id, "group": self.group, "splits": self.splits if isinstance(self.splits, str) else None}
         return {"target": targets, **{role: (column,) if column else () for role, column in single.items()}}
 
-    def _with_absent_columns(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Empty columns for modalities that a table says nothing about at all."""
-        added = []
+    def _absent(self, columns: Collection[str]) -> dict[str, list[str]]:
+        """The columns of modalities that a table says nothing about at all."""
+        columns, absent = set(columns), {}
         for name, given in self.modalities.items():
             listed = given.get("path") or given.get("columns") if isinstance(given, Mapping) else given
-            wanted = [listed] if isinstance(listed, str) else list(listed or ())
-            if any(set("*?[") & set(str(column)) for column in wanted) or any(column in frame for column in wanted):
-                continue
+            wanted = [str(column) for column in _listed(listed)]
+            if not any(set("*?[") & set(column) or column in columns for column in wanted):
+                absent[name] = wanted
+        return absent
+
+    def _with_absent_columns(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Empty columns for modalities that a table says nothing about at all."""
+        absent = self._absent([str(column) for column in frame.columns])
+        for name in absent:
             logger.warning("modality %s: the table has none of its columns; it is absent from every sample", name)
-            added += wanted
+        added = [column for wanted in absent.values() for column in wanted]
         if not added:
             return frame
         return pd.concat([frame, pd.DataFrame(np.nan, index=frame.index, columns=added)], axis=1)
@@ -305,6 +330,16 @@ def load_splits(path: str | os.PathLike[str], seed: int = 0) -> Splits:
     """The train, validation and test parts of the data set that a YAML file describes."""
     with _told_with(path):
         return Description.from_file(path).split(seed)
+
+
+def _listed(given: Any) -> list[Any]:
+    """What is given as a list, or as a single entry."""
+    return list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+
+
+def _said(column: pd.Series) -> pd.Series:
+    """What a column of parts says, as text; empty where the row is left out."""
+    return column.fillna("").astype(str).str.strip()
 
 
 def _check_splits(place: str, splits: Any) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = ["from_frame", "table_levels"]
 logger = logging.getLogger(__name__)
 
 MANY_LEVELS = 50
+_BOOLEANS = {"true": 1.0, "false": 0.0}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
@@ -58,7 +60,8 @@ def from_frame(
 
     Columns of text in a vector become one-hot columns, one for each level that ``categories`` lists, or else for each
     that occurs anywhere in the table (which levels exist is taken from all rows; no frequency is). Columns of
-    numbers stay as they are: models scale them by the train split. With ``closed: true`` every column without
+    numbers stay as they are: models scale them by the train split. Booleans are numbers, 1 and 0, also where cells are
+    empty; dates are refused unless ``categories`` lists them. With ``closed: true`` every column without
     ``categories`` has to hold numbers.
 
     With ``kind: tokens`` a single column of text is read as characters.
@@ -67,7 +70,7 @@ def from_frame(
         frame: the table.
         modalities: for each modality where its values are, as above.
         target: the column to predict, or several; None when it is not known.
-        id: column of unique sample ids; the index when left out, unless that just counts.
+        id: column of unique sample ids; the index when left out.
         group: column of groups that no split may cut through.
         subgroups: columns to report results by.
         task: see :func:`lacunar.from_arrays`.
@@ -143,8 +146,7 @@ def _checked_frame(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _ids(frame: pd.DataFrame, column: str | None) -> np.ndarray:
     if column is None:
-        counted = isinstance(frame.index, pd.RangeIndex)
-        return np.array([str(key) for key in (range(len(frame)) if counted else frame.index)], dtype=object)
+        return np.array([str(key) for key in frame.index], dtype=object)
     empty = frame[column].isna() | (frame[column].astype(str).str.strip() == "")
     if empty.any():
         raise DataError(
@@ -164,7 +166,11 @@ def _target(frame: pd.DataFrame, columns: Sequence[str], ids: np.ndarray) -> Any
             f"target: {int(empty.sum())} of {len(frame)} rows have no {', '.join(columns)}, the first is id "
             f"{ids[row]!r}. Leave out rows without a target, or give no target to predict it."
         )
-    return table.iloc[:, 0].to_numpy() if len(columns) == 1 else table.reset_index(drop=True)
+    if len(columns) > 1:
+        return table.reset_index(drop=True)
+    label = table.iloc[:, 0]
+    # Blanks around a label are no part of it, as around the levels of a modality.
+    return (label if pd.api.types.is_numeric_dtype(label) else label.map(_stripped)).to_numpy()
 
 
 def _files(spec: ModalitySpec, frame: pd.DataFrame, ids: np.ndarray, root: Any) -> Any:
@@ -183,21 +189,23 @@ def _files(spec: ModalitySpec, frame: pd.DataFrame, ids: np.ndarray, root: Any) 
 
 
 def _path(base: Path, cell: str | os.PathLike[str]) -> Path:
-    """A path of the table; one that was written on Windows is read here too."""
-    path = base / cell
-    if "\\" in str(cell) and not path.is_file():
-        return base / PureWindowsPath(cell).as_posix()
+    """A path of the table; one that was written on Windows, or with blanks around it, is read here too."""
+    path, bare = base / cell, str(cell).strip()
+    if ("\\" in bare or bare != str(cell)) and not path.is_file():
+        return base / (PureWindowsPath(bare).as_posix() if "\\" in bare else bare)
     return path
 
 
 def _values(spec: ModalitySpec, frame: pd.DataFrame, ids: np.ndarray) -> Any:
     if _is_text(spec, frame):
-        return [None if _empty(cell) else str(cell) for cell in frame[spec.columns[0]].tolist()]
-    blocks, empties = [], []
+        cells = frame[spec.columns[0]].tolist()
+        return [None if _empty(cell) else cell if isinstance(cell, bytes) else str(cell) for cell in cells]
+    blocks, empties, coded = [], [], []
     for column in spec.columns:
-        block, empty, _ = _cells(spec, column, frame[column], ids)
+        block, empty, levels = _cells(spec, column, frame[column], ids)
         blocks.append(block)
         empties.append(empty)
+        coded.append(bool(levels))
     empty = np.column_stack(empties)
     table = np.concatenate(blocks, axis=1)
     nothing: np.ndarray = np.asarray(empty.all(axis=1))
@@ -214,12 +222,14 @@ def _values(spec: ModalitySpec, frame: pd.DataFrame, ids: np.ndarray) -> Any:
         logger.info("modality %s: %d rows with some empty cells count as absent", spec.name, int(some.sum()))
         nothing = nothing | some
     elif some.any():
-        _fill(spec, table, blocks, empty, some)
+        _fill(spec, table, blocks, coded, empty, some)
     table[nothing] = np.nan
     return table if spec.shape is None else table.reshape(len(table), *spec.shape)
 
 
-def _fill(spec: ModalitySpec, table: np.ndarray, blocks: list, empty: np.ndarray, some: np.ndarray) -> None:
+def _fill(
+    spec: ModalitySpec, table: np.ndarray, blocks: list, coded: list[bool], empty: np.ndarray, some: np.ndarray
+) -> None:
     start = 0
     for c, (column, block) in enumerate(zip(spec.columns, blocks)):
         width = block.shape[1]
@@ -232,7 +242,7 @@ def _fill(spec: ModalitySpec, table: np.ndarray, blocks: list, empty: np.ndarray
                     "present, and partial names no number to fill them with."
                 )
             # An unknown level is no level: a constant makes sense for numbers only.
-            table[rows, start : start + width] = 0.0 if width > 1 or column in spec.categories else float(constant)
+            table[rows, start : start + width] = 0.0 if coded[c] else float(constant)
         start += width
     logger.info("modality %s: single empty cells in %d rows filled with constants", spec.name, int(some.sum()))
 
@@ -247,7 +257,7 @@ def _cells(
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Values ``(N, 1)``, or one-hot ``(N, levels)``; which cells are empty ``(N,)``; the levels, none for numbers."""
     place = f"Modality {spec.name!r}, column {column!r}"
-    if pd.api.types.is_numeric_dtype(series) and column not in spec.categories:
+    if pd.api.types.is_numeric_dtype(series) and series.dtype.kind != "c" and column not in spec.categories:
         values = series.to_numpy(dtype=float, na_value=np.nan)
         if np.isinf(values).any():
             raise DataError(f"{place}, id {ids[int(np.flatnonzero(np.isinf(values))[0])]!r}: the value is infinite.")
@@ -256,14 +266,18 @@ def _cells(
         raise DataError(f"{place}: holds dates. Turn them into numbers, such as days since an event.")
     cells = series.tolist()
     for key, cell in zip(ids, cells):
+        if isinstance(cell, complex):
+            raise DataError(f"{place}, id {key!r}: got the complex number {cell}. Give its two parts as two columns.")
         if isinstance(cell, (list, tuple, dict, set, np.ndarray)):
             raise DataError(
                 f"{place}, id {key!r}: expected a number or text, got {type(cell).__name__}. Give such a modality to "
                 "lacunar.from_arrays, or save the values in files and give a column of paths."
             )
     empty = np.array([_empty(cell) for cell in cells])
-    texts = [None if nothing else str(to_plain(cell)).strip() for cell, nothing in zip(cells, empty)]
+    texts = [None if nothing else str(to_plain(_decoded(cell))).strip() for cell, nothing in zip(cells, empty)]
     if column not in spec.categories:
+        if any(isinstance(cell, (date, np.datetime64)) for cell, nothing in zip(cells, empty) if not nothing):
+            raise DataError(f"{place}: holds dates. Turn them into numbers, such as days since an event.")
         numbers = np.array([np.nan if text is None else _number(text) for text in texts])
         odd = np.isnan(numbers) & ~empty
         if not odd.any():
@@ -272,7 +286,16 @@ def _cells(
                     f"{place}, id {ids[int(np.flatnonzero(np.isinf(numbers))[0])]!r}: the value is infinite."
                 )
             return numbers[:, None], empty, ()
+        if all(text is None or text.lower() in _BOOLEANS for text in texts):
+            # As in a column without a gap, which pandas reads as booleans, that is numbers.
+            known = [np.nan if text is None else _BOOLEANS[text.lower()] for text in texts]
+            return np.array(known)[:, None], empty, ()
         row = int(np.flatnonzero(odd)[0])
+        if all(text is None or _is_date(text) for text in texts):
+            raise DataError(
+                f"{place}, id {ids[row]!r}: holds dates such as {texts[row]!r}. Turn them into numbers, such as days "
+                "since an event; if these are codes, list them under categories."
+            )
         if all(_DECIMAL_COMMA.fullmatch(str(texts[at])) for at in np.flatnonzero(odd)):
             raise DataError(
                 f"{place}, id {ids[row]!r}: expected a number, got {texts[row]!r}. "
@@ -301,9 +324,26 @@ def _cells(
 
 
 def _empty(cell: Any) -> bool:
-    if isinstance(cell, str):
+    if isinstance(cell, (str, bytes)):
         return not cell.strip()
     return cell is None or cell is pd.NA or cell is pd.NaT or (np.ndim(cell) == 0 and bool(cell != cell))
+
+
+def _decoded(cell: Any) -> Any:
+    return cell.decode("utf-8", errors="replace") if isinstance(cell, bytes) else cell
+
+
+def _stripped(cell: Any) -> Any:
+    cell = _decoded(cell)
+    return cell.strip() if isinstance(cell, str) else cell
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(text: str) -> float:

@@ -81,46 +81,93 @@ def uniform_pattern(seed: int, ids: np.ndarray, names: Sequence[str], possible: 
     return cells
 
 
-def exact_marginal(seed: int, ids: np.ndarray, names: Sequence[str], rates: np.ndarray) -> np.ndarray:
-    """Exactly ``round(N r)`` absent cells per modality and no sample with nothing, by construction.
+def exact_marginal(
+    seed: int, ids: np.ndarray, names: Sequence[str], rates: np.ndarray, possible: np.ndarray
+) -> np.ndarray:
+    """Exactly ``round(N r)`` absent of the N ``possible`` cells of each modality, and no sample with nothing.
 
     Each column starts as a uniformly random subset of its size. Then every empty sample receives one cell from a
     random sample that has at least two, in the same column, which changes no column's count. As long as a
-    sample is empty and the cells number at least N, such a sample exists. (Halves round towards presence.)
+    sample is empty and the cells number at least N, such a sample exists where every cell is possible; where some are
+    not, it may take a chain of samples that each hand one on. (Halves round towards presence.)
+
+    Args:
+        possible: cells that may be present, boolean ``(N, M)``. A sample without any stays empty.
 
     Raises:
-        ConfigError: when the columns hold fewer cells than there are samples.
+        ConfigError: when the columns hold fewer cells than there are samples, or none that suit a sample.
     """
-    count = len(ids)
-    absent = np.ceil(count * rates - 0.5 - 1e-9).astype(int)
-    total = int((count - absent).sum())
+    has_any: np.ndarray = np.asarray(possible.any(axis=1))
+    count, held = int(has_any.sum()), possible.sum(axis=0)
+    absent = np.ceil(held * rates - 0.5 - 1e-9).astype(int)
+    total = int((held - absent).sum())
     if total < count:
         available = ", ".join(f"{name} {1 - rate:g}" for name, rate in zip(names, rates))
+        why = f"availabilities {available} sum to {float((1 - rates).sum()):.3g}, at least 1 is needed"
         raise ConfigError(
             f"exact-marginal: {total} available cells cannot cover {count} samples without leaving some with nothing "
-            f"(availabilities {available} sum to {float((1 - rates).sum()):.3g}, at least 1 is needed). "
+            f"({why if possible.all() else 'what the data lack already counts'}). "
             "Lower a missing rate, or use law='independent'."
         )
     order = np.argsort(keyed_uniform(seed, ids, names), axis=0)
-    cells = np.ones((count, len(names)), dtype=bool)
+    cells = possible.copy()
     for m, number in enumerate(absent):
-        cells[order[:number, m], m] = False
-    empty = np.flatnonzero(~cells.any(axis=1))
+        cells[order[possible[order[:, m], m], m][:number], m] = False
+    empty = np.flatnonzero(~cells.any(axis=1) & has_any)
     empty = empty[np.argsort(keyed_uniform(seed, ids[empty], ["receive"])[:, 0])]
     rows, columns = np.nonzero(cells)
-    turn = np.argsort(keyed_uniform(seed, ids, names, "give")[rows, columns])
+    turns = keyed_uniform(seed, ids, names, "give")
+    turn = np.argsort(turns[rows, columns])
     have = cells.sum(axis=1)
-    waiting = iter(empty)
-    receiver = next(waiting, None)
+    waiting = empty.tolist()
     # Givers only lose and receivers have one cell, so that one pass over the cells is enough.
     for row, column in zip(rows[turn], columns[turn]):
-        if receiver is None:
+        if not waiting:
             break
         if have[row] >= 2:
-            cells[row, column], cells[receiver, column] = False, True
-            have[row] -= 1
-            receiver = next(waiting, None)
+            receiver = next((other for other in waiting if possible[other, column]), None)
+            if receiver is not None:
+                cells[row, column], cells[receiver, column] = False, True
+                have[row] -= 1
+                waiting.remove(receiver)
+    by_name = np.argsort(np.array(names, dtype=object))
+    for receiver in waiting:
+        if not _hand_on(receiver, cells, possible, turns, by_name):
+            raise ConfigError(
+                f"exact-marginal: sample {ids[receiver]!r} would be left with nothing: too few cells of the modalities "
+                "that it and others like it have would stay. Lower their missing rates, or use law='independent'."
+            )
     return cells
+
+
+def _hand_on(receiver: int, cells: np.ndarray, possible: np.ndarray, turns: np.ndarray, by_name: np.ndarray) -> bool:
+    """Give an empty sample a cell: along the shortest chain of samples each takes another cell for the one it gives.
+
+    The last of them has one to spare, so that no column's count changes.
+
+    Returns:
+        whether there is such a chain.
+    """
+    have = cells.sum(axis=1)
+    taker = {int(m): receiver for m in by_name if possible[receiver, m]}  # who would take a cell of a column,
+    gives: dict[int, int] = dict.fromkeys(taker, -1)  # and the column of its own that it would give for it
+    queue = list(taker)
+    for column in queue:
+        holders = np.flatnonzero(cells[:, column])
+        holders = holders[np.argsort(turns[holders, column])]
+        spare = holders[have[holders] >= 2]
+        if len(spare):
+            giver, at = int(spare[0]), column
+            while at >= 0:
+                cells[giver, at], cells[taker[at], at] = False, True
+                giver, at = taker[at], gives[at]
+            return True
+        for other in map(int, by_name):
+            willing = holders[possible[holders, other]]
+            if other not in taker and len(willing):
+                taker[other], gives[other] = int(willing[0]), column
+                queue.append(other)
+    return False
 
 
 def product_counts(seed: int, ids: np.ndarray, names: Sequence[str], rates: np.ndarray) -> np.ndarray:

@@ -145,6 +145,9 @@ def _shape(place: str, given: Mapping[str, Any]) -> tuple[int, ...] | None:
 def _levels(place: str, listed: Any) -> tuple[str, ...]:
     if not isinstance(listed, (list, tuple)) or not listed:
         raise ConfigError(f"{place}: expected a list of levels, got {listed!r}.")
+    for level in listed:
+        if level is None or isinstance(level, bool):  # YAML reads yes, no, on, off and null so
+            raise ConfigError(f"{place}: expected levels as text, got {level!r}. Put it in quotes.")
     levels = tuple(str(level) for level in listed)
     for level in levels:
         if levels.count(level) > 1:
@@ -154,20 +157,31 @@ def _levels(place: str, listed: Any) -> tuple[str, ...]:
 
 def _partial(place: str, given: Mapping[str, Any], columns: Collection[str]) -> Any:
     partial = given.get("partial", "error")
-    if partial in ("error", "absent") or _is_number(partial):
+    if partial in ("error", "absent"):
         return partial
     if isinstance(partial, Mapping):
+        filled = {}
         for column, value in partial.items():
             if column not in columns:
                 raise DataError(f"{place}: partial names an unknown column {column!r}.{did_you_mean(column, columns)}")
-            if not _is_number(value):
+            filled[column] = _number(value)
+            if filled[column] is None:
                 raise ConfigError(f"{place}: partial: expected a number to fill {column!r} with, got {value!r}.")
-        return dict(partial)
-    raise ConfigError(f"{place}: partial: expected 'error', 'absent' or a number to fill with, got {partial!r}.")
+        return filled
+    number = _number(partial)
+    if number is None:
+        raise ConfigError(f"{place}: partial: expected 'error', 'absent' or a number to fill with, got {partial!r}.")
+    return number
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+def _number(value: Any) -> Any:
+    """A finite number, also one in text: YAML reads 1e-3 as text; None for anything else."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) else None
 
 
 def _match(place: str, pattern: Any, columns: Collection[str], one: bool = False) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def draw_presence(
     law                  cells
     ===================  ============================================================================================
     ``independent``      every cell absent with its rate; nested: a lower rate only adds cells
-    ``exact-marginal``   exactly ``round(N r)`` absent per modality and no sample with nothing
+    ``exact-marginal``   exactly ``round(N r)`` of a modality's N cells absent and no sample with nothing
     ``product-counts``   ``int(N * probability)`` samples of each pattern, at least 1 of each that is not empty
     ``uniform-pattern``  every non-empty pattern equally likely; takes no rates
     ``not-at-random``    probability of absence ``sigmoid(a_m + strength * z)`` of a standardised ``driver``
@@ -66,7 +66,8 @@ def draw_presence(
             attribute. Text is taken as ordered levels.
         strength: for ``not-at-random``, log-odds per standard deviation of the driver, for each modality or for all;
             a positive one makes high values of the driver miss more often.
-        strata: for ``exact-marginal``, a label per sample; counts are then exact within each stratum.
+        strata: for ``exact-marginal``, a label per sample, for a data set also ``"target"`` or the name of a subgroup
+            attribute; counts are then exact within each stratum.
         table: for ``table``, a presence table or the path of a saved one.
 
     Raises:
@@ -97,8 +98,8 @@ def draw_presence(
         drawn = laws.independent(seed, ids, names, wanted)
     elif law == "exact-marginal":
         drawn = np.empty(observed.shape, dtype=bool)
-        for stratum in _strata(strata, len(ids)):
-            drawn[stratum] = laws.exact_marginal(seed, ids[stratum], names, wanted)
+        for stratum in _strata(strata, data, len(ids)):
+            drawn[stratum] = laws.exact_marginal(seed, ids[stratum], names, wanted, observed[stratum])
     elif law == "product-counts":
         drawn = laws.product_counts(seed, ids, names, wanted)
     elif law == "uniform-pattern":
@@ -174,14 +175,19 @@ def _check_choice(what: str, value: Any, known: Sequence[str]) -> None:
         raise ConfigError(f"{what}: unknown value {value!r}.{did_you_mean(value, known)}")
 
 
+def _attribute(option: str, name: str, data: Any) -> Any:
+    """The target or a subgroup attribute of a data set, by name."""
+    attributes = {} if data is None or data.subgroups is None else dict(data.subgroups.items())
+    if data is not None and data.target is not None and data.target.ndim == 1:
+        attributes["target"] = data.target.numpy()
+    if name not in attributes:
+        raise DataError(f"{option}: unknown attribute {name!r}.{did_you_mean(name, attributes)}")
+    return attributes[name]
+
+
 def _driver(driver: Any, data: Any, count: int) -> np.ndarray:
     if isinstance(driver, str):
-        attributes = {} if data is None or data.subgroups is None else dict(data.subgroups.items())
-        if data is not None and data.target is not None and data.target.ndim == 1:
-            attributes["target"] = data.target.numpy()
-        if driver not in attributes:
-            raise DataError(f"driver: unknown attribute {driver!r}.{did_you_mean(driver, attributes)}")
-        driver = attributes[driver]
+        driver = _attribute("driver", driver, data)
     if driver is None:
         raise ConfigError("law='not-at-random' needs driver=, a value per sample that absence depends on.")
     values = np.asarray(driver)
@@ -191,23 +197,29 @@ def _driver(driver: Any, data: Any, count: int) -> np.ndarray:
         raise DataError(f"driver: {int(pd.isna(values).sum())} of {count} values are missing.")
     if values.dtype.kind not in "fiub":
         values = np.unique(values.astype(str), return_inverse=True)[1]
+    infinite = int((~np.isfinite(values.astype(float))).sum())
+    if infinite:
+        raise DataError(f"driver: {infinite} of {count} values are infinite. Give finite numbers, or ranks.")
     if np.ptp(values.astype(float)) == 0:
         raise DataError("driver: every sample has the same value, so that nothing can depend on it.")
     return values.astype(float)
 
 
 def _strength(strength: Mapping[str, float] | float, names: Sequence[str]) -> np.ndarray:
-    if not isinstance(strength, Mapping):
-        return np.full(len(names), float(strength))
-    for name in strength:
+    given = dict(strength) if isinstance(strength, Mapping) else dict.fromkeys(names, strength)
+    for name, value in given.items():
         if name not in names:
             raise DataError(f"strength: unknown modality {name!r}.{did_you_mean(name, names)}")
-    return np.array([float(strength.get(name, 0.0)) for name in names])
+        if not isinstance(value, (int, float, np.number)) or not np.isfinite(value):
+            raise ConfigError(f"strength: expected a finite number for modality {name!r}, got {value!r}.")
+    return np.array([float(given.get(name, 0.0)) for name in names])
 
 
-def _strata(strata: Any, count: int) -> list[np.ndarray]:
+def _strata(strata: Any, data: Any, count: int) -> list[np.ndarray]:
     if strata is None:
         return [np.arange(count)]
+    if isinstance(strata, str):
+        strata = _attribute("strata", strata, data)
     labels = np.asarray(strata).astype(str)
     if labels.shape != (count,):
         raise DataError(f"strata: expected {count} labels, one per sample, got shape {labels.shape}.")

@@ -67,7 +67,8 @@ class PresenceTable:
         self.present = cells.astype(bool)
         refuse_repeats("ids", self.ids)
         refuse_repeats("modalities", np.array(self.names, dtype=object))
-        self.law, self.seed, self.resolve_empty = law, seed, resolve_empty
+        self.law, self.resolve_empty = law, resolve_empty
+        self.seed = seed.item() if isinstance(seed, np.generic) else seed  # JSON knows no numpy numbers
         self.asked = None if asked is None else {str(key): float(rate) for key, rate in asked.items()}
         nothing = ~self.present.any(axis=1)
         self.empty = int(nothing.sum()) if empty is None else empty
@@ -150,7 +151,11 @@ class PresenceTable:
         try:
             with open(temporary, "w", encoding="utf-8", newline="") as file:
                 file.write("# " + json.dumps(facts) + "\n")
-                writer = csv.writer(file, lineterminator="\n")
+                # A carriage return ends a line, too, but is not quoted for it.
+                returns = any("\r" in text for text in (*self.ids, *self.names))
+                writer = csv.writer(
+                    file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+                )
                 writer.writerow(["id", *self.names])
                 writer.writerows([key, *row.astype(int)] for key, row in zip(self.ids, self.present))
             os.replace(temporary, target)
@@ -276,7 +281,7 @@ def presence_by_name(present: Any, names: Sequence[str], count: int, ids: np.nda
     if isinstance(present, PresenceTable):
         present = dict(zip(names, np.asarray(present.align(ids, names)).T))
     if isinstance(present, (pd.DataFrame, Mapping)):
-        table = {str(key): np.asarray(present[key]) for key in present}
+        table = {str(key): _by_id(str(key), present[key], ids) for key in present}
     else:
         array = np.asarray(present)
         if array.shape != (count, len(names)):
@@ -291,3 +296,20 @@ def presence_by_name(present: Any, names: Sequence[str], count: int, ids: np.nda
             raise DataError(f"present: modality {key!r} holds something other than True and False.")
         table[key] = column.astype(bool)
     return table
+
+
+def _by_id(name: str, column: Any, ids: np.ndarray) -> np.ndarray:
+    """Presence of one modality in the order of the samples; an index other than the row numbers holds their ids."""
+    if not isinstance(column, pd.Series) or column.index.equals(pd.RangeIndex(len(column))):
+        return np.asarray(column)
+    row_of = {str(key): row for row, key in enumerate(column.index)}
+    unknown = [key for key in ids if key not in row_of]
+    if unknown or len(row_of) < len(column):
+        why = (
+            f"lacks {len(unknown)} of {len(ids)} sample ids, the first is {unknown[0]!r}" if unknown else "repeats ids"
+        )
+        raise DataError(
+            f"present: the index of modality {name!r} {why}. Index it by sample id, or give it in the order of the "
+            "samples with .reset_index(drop=True)."
+        )
+    return column.to_numpy()[[row_of[key] for key in ids]]

@@ -139,10 +139,6 @@ def read_image(path: Path, mode: str | None = None, size: Sequence[int] | None =
         from PIL import Image
     except ImportError as error:
         raise MissingExtraError("pillow", "image", "Reading images") from error
-    if mode not in (None, "grey", "rgb"):
-        raise ConfigError(f"reader image: expected mode 'grey' or 'rgb', got {mode!r}.")
-    if size is not None and not (isinstance(size, (list, tuple)) and len(size) == 2 and all(map(_is_count, size))):
-        raise ConfigError(f"reader image: size: expected [height, width] in whole numbers, got {size!r}.")
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path) as image:
@@ -168,8 +164,6 @@ def _wav_samples(path: Path, rate: int | None = None) -> tuple[np.ndarray, int]:
     from scipy.io import wavfile
     from scipy.signal import resample_poly
 
-    if rate is not None and not _is_count(rate):
-        raise ConfigError(f"reader wav: rate: expected whole samples per second, got {rate!r}.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks of metadata that scipy does not know
         warnings.filterwarnings("error", "Reached EOF prematurely", wavfile.WavFileWarning)
@@ -230,6 +224,16 @@ def read_nifti(path: Path) -> np.ndarray:
     return volume[None]
 
 
+# What options of the readers below may be; None says to leave it to the file.
+COUNTS = ("rate", "n_mfcc", "n_fft", "hop", "n_mels", "keep_every", "frames")
+NUMBERS = ("assumed_rate", "f_min", "f_max", "top_db")
+CHOICES = {
+    "mode": ("grey", "rgb"),
+    "mel": ("slaney", "htk"),
+    "pad_mode": ("constant", "reflect", "replicate", "circular"),
+}
+MAY_BE_NONE = ("mode", "size", "rate", "frames", "assumed_rate", "f_max", "top_db")
+
 _READERS: dict[str, FileReader] = {
     "npy": FileReader("npy", read_npy),
     "image": FileReader("image", read_image, "image"),
@@ -264,7 +268,7 @@ def get_reader(reader: str | Callable[..., Any], **options: Any) -> FileReader:
     """A reader by name, or around a function.
 
     Raises:
-        ConfigError: an unknown name, or an option that the reader does not take.
+        ConfigError: an unknown name, an option that the reader does not take, or a value that it cannot use.
     """
     if isinstance(reader, FileReader):
         found = reader
@@ -280,7 +284,37 @@ def get_reader(reader: str | Callable[..., Any], **options: Any) -> FileReader:
     for option in options:
         if known is not None and option not in known:
             raise ConfigError(f"reader {found.name}: unknown option {option!r}.{did_you_mean(option, known)}")
-    return FileReader(found.name, found.function, found.kind, {**found.options, **options})
+    made = FileReader(found.name, found.function, found.kind, {**found.options, **options})
+    _check_options(made)
+    return made
+
+
+def _check_options(reader: FileReader) -> None:
+    """ConfigError for a value that a reader of lacunar's own cannot use, before a file is blamed for it."""
+    if reader.function not in (read_image, read_wav, read_wav_mfcc):
+        return
+    for option, value in reader.options.items():
+        expected = None
+        if value is None and option in MAY_BE_NONE:
+            continue
+        if option in COUNTS and not _is_count(value):
+            expected = "a whole number of at least 1"
+        elif option in NUMBERS and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            expected = "a number"
+        elif option in CHOICES and value not in CHOICES[option]:
+            expected = " or ".join(map(repr, CHOICES[option]))
+        elif option == "size":
+            pair = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_count, value))
+            expected = None if pair else "[height, width] in whole numbers"
+        if expected is not None:
+            raise ConfigError(f"reader {reader.name}: {option}: expected {expected}, got {value!r}.")
+    if reader.function is read_wav_mfcc:
+        default = {name: parameter.default for name, parameter in inspect.signature(mfcc).parameters.items()}
+        kept, filters = (reader.options.get(option, default[option]) for option in ("n_mfcc", "n_mels"))
+        if kept > filters:
+            raise ConfigError(
+                f"reader {reader.name}: {kept} coefficients need at least as many mel filters, got n_mels={filters}."
+            )
 
 
 def _options_of(reader: FileReader) -> list[str] | None:

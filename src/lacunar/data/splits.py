@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from lacunar.data.allocation import allocate
 from lacunar.data.dataset import MultimodalDataset
@@ -23,12 +24,14 @@ __all__ = ["Splits", "make_folds", "make_splits"]
 logger = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "test")
+DRAWN_BY = ("driver", "strength", "strata", "table")
 
 
 class Splits:
     """The parts of a data set: validation is always there, and the test part is for the end.
 
-    The task is copied and fitted on the train targets only; the three parts share it.
+    The task is copied and fitted on the train targets only; the three parts share it. Parts that were made apart may
+    number their labels differently: they are numbered as in train.
 
     Args:
         train: samples to learn from.
@@ -37,8 +40,8 @@ class Splits:
         presence: the presence table that made the parts what they are; what they have when left out.
 
     Raises:
-        DataError: an empty part, parts with different modalities or tasks, an id or a group in two parts, a class or
-            a modality that no train sample has.
+        DataError: an empty part, parts with different modalities, kinds, shapes or tasks, an id or a group in two
+            parts, a class or a modality that no train sample has.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Splits:
         task = None
         if train.task is not None and train.target is not None:
             task = train.task.copy().fit(train.target)
-            given = {name: part.with_task(task, part.target) for name, part in given.items()}
+            given = {name: part.with_task(task, _target_for(name, part, train.task)) for name, part in given.items()}
         self.train, self.val, self.test = given["train"], given["val"], given.get("test")
         self.task: Task | None = task
         self.presence = presence or PresenceTable.join([observed_presence(part) for part in given.values()])
@@ -121,15 +124,35 @@ class Splits:
             parts: the parts that lose cells. The test part stays as it is unless it is named, so that every subset
                 can be scored on the same samples.
             resolve_empty: what happens to samples with nothing, see :func:`draw_presence`.
-            **options: further options of :func:`draw_presence`.
+            **options: ``driver``, ``strength``, ``strata`` and ``table``, see :func:`draw_presence`. A driver or strata
+                are names, or have a value for every sample of the data set that was split.
 
         Returns:
             New splits, whose ``presence`` is the table of all samples.
+
+        Raises:
+            ConfigError: an unknown part or option, or one that says nothing beside a presence table.
         """
         parts = [parts] if isinstance(parts, str) else list(parts)
         for name in parts:
             if name not in self.parts:
                 raise ConfigError(f"parts: unknown part {name!r}.{did_you_mean(name, self.parts)}")
+        for option in options:
+            if option not in DRAWN_BY:
+                raise ConfigError(f"hide: unknown option {option!r}.{did_you_mean(option, DRAWN_BY)}")
+        if isinstance(presence, PresenceTable):
+            # The defaults say nothing either way.
+            asked = {
+                "law": law not in ("independent", "table"),
+                "seed": seed != 0,
+                "resolve_empty": resolve_empty != "drop",
+            }
+            idle = [*(option for option, given in asked.items() if given), *options]
+            if idle:
+                raise ConfigError(
+                    f"hide: {', '.join(idle)} would be about drawing a presence table, and one is given. Leave that "
+                    "out, or give rates."
+                )
         tables, hidden = [], {}
         for name, part in self.parts.items():
             if name not in parts:
@@ -145,7 +168,9 @@ class Splits:
                     resolve_empty=presence.resolve_empty,
                 )
             else:
-                table = draw_presence(part, presence, law, seed=seed, resolve_empty=resolve_empty, **options)
+                table = draw_presence(
+                    part, presence, law, seed=seed, resolve_empty=resolve_empty, **self._of_part(name, parts, options)
+                )
                 logger.info("%s: %s", name, table)
             tables.append(table)
             hidden[name] = part.hide(table) if name in parts else part
@@ -156,6 +181,29 @@ class Splits:
             told = PresenceTable.join(drawn)
             whole.realised, whole.empty = told.realised, told.empty
         return self._with(hidden, whole)
+
+    def _of_part(self, name: str, parts: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of one part's draw: of lists with a value per sample, the values of its own samples."""
+        rows, own = self.parts[name].row.numpy(), dict(options)
+        for option in ("driver", "strata"):
+            if options.get(option) is None or isinstance(options[option], str):
+                continue
+            values = np.asarray(options[option])
+            if len(parts) == 1 and values.shape == rows.shape:
+                continue
+            everything = np.concatenate([part.row.numpy() for part in self.parts.values()])
+            if len(np.unique(everything)) < len(everything):
+                raise DataError(
+                    f"{option}: the parts were made apart, so that one list of values cannot tell whose is whose. "
+                    "Give the name of a subgroup attribute, or hide cells of one part at a time."
+                )
+            if values.ndim != 1 or len(values) <= everything.max():
+                raise DataError(
+                    f"{option}: expected a value for every sample of the data set that was split, at least "
+                    f"{everything.max() + 1}, got shape {values.shape}."
+                )
+            own[option] = values[rows]
+        return own
 
     def _with(self, parts: dict[str, MultimodalDataset], presence: PresenceTable) -> Splits:
         return Splits(parts["train"], parts["val"], parts.get("test"), presence)
@@ -367,15 +415,60 @@ def _check_parts(parts: Mapping[str, MultimodalDataset]) -> None:
             raise DataError(f"The {name} part is empty; expected at least one sample.")
         if part.names != train.names:
             raise DataError(f"Expected the modalities {train.names} in every part, got {part.names} in {name}.")
-        same = (part.task is None) == (train.task is None) and (
-            part.task is None or train.task is None or part.task.n_outputs == train.task.n_outputs
-        )
-        if not same:
-            raise DataError(f"Expected one task for all parts: train has {train.task}, {name} has {part.task}.")
+        _check_same_form(name, part, train)
     _refuse_overlap({name: part.ids for name, part in parts.items()}, "sample")
     if all(part.groups is not None for part in parts.values()):
         groups = {name: np.unique(part.groups) for name, part in parts.items() if part.groups is not None}
         _refuse_overlap(groups, "group")
+
+
+def _check_same_form(name: str, part: MultimodalDataset, train: MultimodalDataset) -> None:
+    """DataError unless a part can be read by a model of the train part."""
+    one, other = train.task, part.task
+    same = (one is None) == (other is None)
+    if one is not None and other is not None:
+        named = hasattr(one, "classes") or hasattr(one, "labels")
+        same = one.kind == other.kind and (named or one.n_outputs == other.n_outputs)
+    if not same:
+        raise DataError(f"Expected one task for all parts: train has {one}, {name} has {other}.")
+    for modality, has in zip(train.names, (train.availability * part.availability).tolist()):
+        if not has:  # what is never there has no form
+            continue
+        expected, found = _form(train, modality), _form(part, modality)
+        if expected != found:
+            raise DataError(
+                f"Modality {modality!r}: expected kind {expected[0]!r} and shape {expected[1]} as in train, got "
+                f"{found[0]!r} and {found[1]} in {name}."
+            )
+
+
+def _form(data: MultimodalDataset, modality: str) -> tuple[str, tuple[int, ...]]:
+    """Kind and shape of a modality."""
+    kind, shape = data.kinds[modality], data.shapes[modality]
+    maps = data.task is not None and data.task.kind == "segmentation"
+    # Networks that segment take crops and whole images alike, so that only the channels count.
+    return kind, shape[:1] if maps and kind in ("image", "volume") else shape
+
+
+def _target_for(name: str, part: MultimodalDataset, task: Task) -> Tensor | None:
+    """The target of a part, numbered as in train.
+
+    Raises:
+        DataError: a label that train does not know.
+    """
+    own, target = part.task, part.target
+    if own is None or target is None or own is task:
+        return target
+    if all(getattr(own, what, None) == getattr(task, what, None) for what in ("classes", "labels")):
+        return target
+    labels: Any = own.decode(target)
+    if own.kind == "multilabel":
+        names = getattr(own, "labels", ())
+        labels = [{label for label, is_so in zip(names, row) if is_so} for row in labels]
+    try:
+        return task.encode(labels)
+    except DataError as error:
+        raise DataError(f"The {name} part: {error} Train has to know every label.") from error
 
 
 def _refuse_overlap(members: Mapping[str, np.ndarray], what: str) -> None:

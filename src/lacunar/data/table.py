@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
@@ -15,14 +17,17 @@ __all__ = ["read_table"]
 NOTHING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None"]
 
 
-def read_table(path: Path, ids: list[str] | None = None, texts: list[str] | None = None) -> pd.DataFrame:
+def read_table(
+    path: Path, ids: Collection[str] = (), texts: Mapping[str, Collection[str]] | None = None
+) -> pd.DataFrame:
     """A CSV, TSV or Parquet file as a frame.
 
     Args:
         path: the file; its ending says what it is.
         ids: columns that are read as text in which nothing but an empty cell is missing (leading zeros and an id
             "NA" stay what they are). Elsewhere NA, NaN, null and None are empty cells too.
-        texts: further columns that are read as text.
+        texts: further columns, or patterns of them, that are read as text, each with words that are no empty cells
+            there, such as a level "None".
 
     Raises:
         DataError: no such file, or one that cannot be read.
@@ -37,7 +42,7 @@ def read_table(path: Path, ids: list[str] | None = None, texts: list[str] | None
             except ImportError as error:
                 raise MissingExtraError("pyarrow", "parquet", "Reading Parquet tables") from error
             frame = pd.read_parquet(path)
-            for column in ids or ():
+            for column in ids:
                 if column in frame:
                     frame[column] = frame[column].map(str, na_action="ignore")
             return frame
@@ -61,17 +66,23 @@ def read_table(path: Path, ids: list[str] | None = None, texts: list[str] | None
         repeated = [column for column in dict.fromkeys(header) if header.count(column) > 1]
         if repeated:
             raise DataError(f"{path}: more than one column is named {repeated[0]!r}. Rename them.")
-        verbatim = set(ids or ())
-        text = {column: str for column in header if column in verbatim or column in set(texts or ())}
+        known = dict(texts or {})
+        for pattern in [name for name in known if set("*?[") & set(name)]:
+            known |= {
+                column: known[pattern] for column in header if column not in known and fnmatchcase(column, pattern)
+            }
+        empty = {column: [word for word in NOTHING if word not in known.get(column, ())] for column in header}
+        empty |= {column: [""] for column in ids}
         return pd.read_csv(
             path,
             sep=separator,
             encoding="utf-8-sig",
-            dtype=text,
+            dtype={column: str for column in header if column in ids or column in known},
             keep_default_na=False,
-            na_values={column: [""] if column in verbatim else NOTHING for column in header},
+            na_values=empty,
             index_col=False,
             low_memory=False,
+            skip_blank_lines=len(header) != 1,  # the empty cell of a single column is a blank line
         )
     except LacunarError:
         raise

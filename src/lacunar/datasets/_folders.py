@@ -15,7 +15,7 @@ import pandas as pd
 
 from lacunar.errors import DataError
 
-__all__ = ["find_folder", "read_arrays", "read_idx", "read_table"]
+__all__ = ["find_folder", "numbers", "read_arrays", "read_idx", "read_table"]
 
 VARIABLE = "LACUNAR_DATA"
 
@@ -57,6 +57,26 @@ def read_table(path: Path, **options) -> pd.DataFrame:
         return pd.read_csv(path, **options)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as a table: {error}") from error
+
+
+def numbers(path: Path, table: pd.DataFrame) -> np.ndarray:
+    """The cells of a table as float64; ``path`` says in messages where it came from.
+
+    Raises:
+        DataError: a cell that holds no number; the message names its row and column.
+    """
+    try:
+        return table.to_numpy(dtype=float)
+    except (TypeError, ValueError):
+        for column in table:
+            odd = np.flatnonzero(pd.to_numeric(table[column], errors="coerce").isna() & table[column].notna())
+            if len(odd):
+                cell = table[column].iloc[odd[0]]
+                raise DataError(
+                    f"{path}: expected a number in column {column!r}, row {table.index[odd[0]]!r}, got {cell!r}. "
+                    "The file is damaged; get it again."
+                ) from None
+        raise
 
 
 def read_arrays(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:

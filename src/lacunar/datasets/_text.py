@@ -60,4 +60,8 @@ def text_vectors(
         columns = dict(samples.columns)
         columns[name] = column_from_values(name, vectors, has, "vector")
         parts[part] = samples._copy(columns=columns)
-    return Splits(parts["train"], parts["val"], parts.get("test"))
+    result = Splits(parts["train"], parts["val"], parts.get("test"))
+    # The cells are those of the samples that are left; how they came about is known to the data that were given.
+    for fact in ("law", "seed", "asked", "resolve_empty", "realised", "empty"):
+        setattr(result.presence, fact, getattr(data.presence, fact))
+    return result

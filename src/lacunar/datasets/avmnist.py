@@ -59,7 +59,7 @@ def avmnist(
         seed: fixes the validation part.
 
     Raises:
-        ConfigError: an unknown speaker or variant, a rate outside (0, 1].
+        ConfigError: an unknown speaker or variant, a rate outside (0, 1], a validation part too small or too large.
         DataError: files missing or damaged.
     """
     if leave_out is not None and leave_out not in SPEAKERS:
@@ -75,9 +75,14 @@ def avmnist(
     images = np.concatenate([_train_images(place, train_keys), _test_images(place, test_keys)])
 
     strata = np.array([10 * SPEAKERS.index(speaker) + digit for digit, speaker, _ in train_keys])
-    train, held = map(
-        np.sort, train_test_split(np.arange(len(strata)), test_size=val, stratify=strata, random_state=seed)
-    )
+    try:
+        cut = train_test_split(np.arange(len(strata)), test_size=val, stratify=strata, random_state=seed)
+    except ValueError as error:
+        raise ConfigError(
+            f"avmnist: val: expected a share of the {len(strata)} training pairs with at least one pair of each of the "
+            f"{len(np.unique(strata))} digits and speakers, and as many left, got {val!r}."
+        ) from error
+    train, held = map(np.sort, cut)
     table = audio_presence(train_keys, audio_rate)
     heard = np.concatenate([table.present[:, 1], np.ones(len(test_keys), bool)])
     clips = [sounds[key] for key in keys]

@@ -7,7 +7,7 @@ from pathlib import Path
 from lacunar.data.arrays import from_arrays
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.datasets._card import with_card
-from lacunar.datasets._folders import find_folder, read_table
+from lacunar.datasets._folders import find_folder, numbers, read_table
 from lacunar.errors import DataError
 
 __all__ = ["htad"]
@@ -28,7 +28,7 @@ def htad(folder: str | Path | None = None) -> MultimodalDataset:
         if not found or "class" not in table:
             raise DataError(f"{path}: expected a column 'class' and columns {PREFIXES[name]}* for {name!r}.")
     data = from_arrays(
-        {name: table[found].to_numpy(dtype=float) for name, found in columns.items()},
+        {name: numbers(path, table[found]) for name, found in columns.items()},
         table["class"].tolist(),
         task="classification",
         name="htad",

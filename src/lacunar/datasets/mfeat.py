@@ -10,7 +10,7 @@ import numpy as np
 from lacunar.data.arrays import from_arrays
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.datasets._card import with_card
-from lacunar.datasets._folders import find_folder, read_table
+from lacunar.datasets._folders import find_folder, numbers, read_table
 from lacunar.errors import DataError, did_you_mean
 
 __all__ = ["mfeat"]
@@ -36,7 +36,8 @@ def mfeat(folder: str | Path | None = None, views: Sequence[str] = VIEWS) -> Mul
     target: np.ndarray | None = None
     for view in views:
         # The last column is the label; the header only counts the columns.
-        table = read_table(place / f"mfeat-{view}.csv").to_numpy(dtype=np.float64)
+        path = place / f"mfeat-{view}.csv"
+        table = numbers(path, read_table(path))
         labels = table[:, -1].astype(np.int64)
         if target is not None and not np.array_equal(labels, target):
             raise DataError(f"mfeat: the labels in mfeat-{view}.csv differ from those in mfeat-{views[0]}.csv.")

@@ -10,7 +10,7 @@ from lacunar.data.arrays import from_arrays
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
 from lacunar.datasets._card import with_card
-from lacunar.datasets._folders import find_folder, read_table
+from lacunar.datasets._folders import find_folder, numbers, read_table
 from lacunar.errors import DataError
 
 __all__ = ["rosmap"]
@@ -31,7 +31,7 @@ def rosmap(
     """
     expected = [f"{stem}_{part}.csv" for stem in ("1", "2", "3", "labels") for part in ("tr", "te")]
     place = find_folder("rosmap", folder, expected)
-    read = {file: read_table(place / file, header=None).to_numpy(dtype=float) for file in expected}
+    read = {file: numbers(place / file, read_table(place / file, header=None)) for file in expected}
     counts = {part: len(read[f"labels_{part}.csv"]) for part in ("tr", "te")}
     for file, values in read.items():
         if len(values) != counts[file[-6:-4]]:

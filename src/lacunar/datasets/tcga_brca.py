@@ -9,7 +9,7 @@ import numpy as np
 from lacunar.data.arrays import from_arrays
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.datasets._card import with_card
-from lacunar.datasets._folders import find_folder, read_table
+from lacunar.datasets._folders import find_folder, numbers, read_table
 from lacunar.errors import DataError
 
 __all__ = ["tcga_brca"]
@@ -36,10 +36,16 @@ def tcga_brca(folder: str | Path | None = None) -> MultimodalDataset:
             raise DataError(f"tcga_brca: patient {twice!r} occurs more than once in {name}.csv.")
     target = tables.pop("target")
     patients = target.index
-    columns = {name: table.reindex(patients).to_numpy(dtype=float) for name, table in tables.items()}
+    subtype = numbers(place / "target.csv", target.iloc[:, [0]])[:, 0]
+    if np.isnan(subtype).any():
+        patient = patients[np.flatnonzero(np.isnan(subtype))[0]]
+        raise DataError(
+            f"tcga_brca: expected a subtype for every patient, got an empty cell for {patient!r} in target.csv."
+        )
+    columns = {name: numbers(place / f"{name}.csv", table.reindex(patients)) for name, table in tables.items()}
     data = from_arrays(
         columns,
-        target.iloc[:, 0].to_numpy().astype(np.int64),
+        subtype.astype(np.int64),
         ids=patients.tolist(),
         task="classification",
         name="tcga_brca",

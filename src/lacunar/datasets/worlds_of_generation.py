@@ -7,6 +7,7 @@ correlation r is right with probability ``1/2 + arcsin(r * strength / sqrt(1 + s
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -90,6 +91,12 @@ def worlds_of_generation(world: str = "generable", **options: Any) -> World:
     """
     if world not in WORLDS:
         raise ConfigError(f"worlds_of_generation: unknown world {world!r}.{did_you_mean(world, WORLDS)}")
+    known = inspect.signature(WORLDS[world]).parameters
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"worlds_of_generation: world {world!r}: unknown option {option!r}.{did_you_mean(option, known)}"
+            )
     return WORLDS[world](**options)
 
 
