@@ -21,7 +21,8 @@ _NAMES = {
     "lacunar.data.description": ("Description", "load_description", "load_splits"),
     "lacunar.data.readers": ("register_reader",),
     "lacunar.data.presence": ("PresenceTable", "draw_presence", "observed_presence"),
-    "lacunar.data.splits": ("Splits", "make_folds", "make_splits"),
+    "lacunar.data.splits": ("Splits",),
+    "lacunar.data.splitting": ("make_folds", "make_splits"),
     "lacunar.models.multimodal": ("Features", "MultimodalModel"),
     "lacunar.models.mult": ("MulT",),
     "lacunar.models.defaults": ("default_model",),
@@ -72,8 +73,8 @@ if TYPE_CHECKING:
     from lacunar.data.presence import observed_presence as observed_presence
     from lacunar.data.readers import register_reader as register_reader
     from lacunar.data.splits import Splits as Splits
-    from lacunar.data.splits import make_folds as make_folds
-    from lacunar.data.splits import make_splits as make_splits
+    from lacunar.data.splitting import make_folds as make_folds
+    from lacunar.data.splitting import make_splits as make_splits
     from lacunar.evaluation import SubsetTable as SubsetTable
     from lacunar.evaluation import evaluate as evaluate
     from lacunar.generation import Completed as Completed

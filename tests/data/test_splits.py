@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from lacunar.data.arrays import from_arrays
 from lacunar.data.presence import draw_presence, observed_presence
-from lacunar.data.splits import Splits, make_folds, make_splits
+from lacunar.data.splits import Splits
+from lacunar.data.splitting import make_folds, make_splits
 from lacunar.errors import ConfigError, DataError
 
 

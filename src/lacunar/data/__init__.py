@@ -10,7 +10,8 @@ from lacunar.data.description import Description, load_description, load_splits
 from lacunar.data.frame import from_frame
 from lacunar.data.presence import PresenceTable, draw_presence, observed_presence
 from lacunar.data.readers import get_reader, reader_names, register_reader
-from lacunar.data.splits import Splits, make_folds, make_splits
+from lacunar.data.splits import Splits
+from lacunar.data.splitting import make_folds, make_splits
 
 __all__ = [
     "Batch",

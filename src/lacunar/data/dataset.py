@@ -237,7 +237,7 @@ class MultimodalDataset(Dataset):
 
     def split(self, *args: Any, **options: Any) -> Splits:
         """Train, validation and test parts; see :func:`lacunar.data.splits.make_splits`."""
-        from lacunar.data.splits import make_splits
+        from lacunar.data.splitting import make_splits
 
         return make_splits(self, *args, **options)
 

@@ -18,7 +18,8 @@ import yaml
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.frame import from_frame, table_levels
 from lacunar.data.modality_spec import parse_modalities
-from lacunar.data.splits import PARTS, Splits, make_splits
+from lacunar.data.splits import PARTS, Splits
+from lacunar.data.splitting import make_splits
 from lacunar.data.table import read_table
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.tasks import Task

@@ -14,7 +14,8 @@ import torch
 from lacunar.data.columns import Column, DenseColumn, FileColumn, RaggedColumn
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.filled import FilledColumn
-from lacunar.data.splits import Splits, make_folds, make_splits
+from lacunar.data.splits import Splits
+from lacunar.data.splitting import make_folds, make_splits
 from lacunar.errors import ConfigError, DataError
 from lacunar.tasks.base import to_plain
 from lacunar.training.folder import describe_data

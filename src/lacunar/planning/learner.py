@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from lacunar.data.dataset import MultimodalDataset
-from lacunar.data.splits import Splits, make_splits
+from lacunar.data.splits import Splits
+from lacunar.data.splitting import make_splits
 from lacunar.errors import ConfigError, DataError
 from lacunar.generation import Completer
 from lacunar.generation import get as get_completer

@@ -1,14 +1,10 @@
-"""Estimators with the interface of scikit-learn: one model for every subset of modalities.
-
-They work in ``cross_val_score``, ``GridSearchCV`` and ``Pipeline``. Nothing of scikit-learn is replaced: data go in as
-a frame, an array, or a :class:`ModalityFrame`, which is a dictionary of arrays that can be indexed by row.
-"""
+"""One model for every subset of modalities, as a classifier and a regressor of scikit-learn."""
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +13,6 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from lacunar.data.arrays import from_arrays
 from lacunar.data.columns import Column
@@ -25,55 +20,9 @@ from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.frame import from_frame, table_levels
 from lacunar.data.modality_spec import parse_modalities
 from lacunar.errors import ConfigError, DataError, did_you_mean
+from lacunar.sklearn.inputs import ModalityFrame, Positions, by_first_level, flat, named, says_nothing
 
-__all__ = ["ModalityFrame", "MultimodalClassifier", "MultimodalRegressor"]
-
-
-class ModalityFrame:
-    """A dictionary of modalities that can be indexed by row, as scikit-learn indexes its inputs.
-
-    Args:
-        modalities: for each modality an array or a frame with a row per sample, or a list; an all-NaN row or None is
-            absent.
-
-    Raises:
-        DataError: when the modalities have different numbers of rows.
-    """
-
-    def __init__(self, modalities: Mapping[str, Any]):
-        if not modalities:
-            raise DataError("ModalityFrame: expected at least one modality, got none.")
-        self.modalities = {
-            str(name): values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-            for name, values in modalities.items()
-        }
-        lengths = {name: len(values) for name, values in self.modalities.items()}
-        if len(set(lengths.values())) > 1:
-            listing = ", ".join(f"{name} {length}" for name, length in lengths.items())
-            raise DataError(f"ModalityFrame: expected the same number of rows everywhere, got {listing}.")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The modalities."""
-        return tuple(self.modalities)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of samples and of modalities."""
-        return len(self), len(self.modalities)
-
-    def __len__(self) -> int:
-        return len(next(iter(self.modalities.values())))
-
-    def __getitem__(self, rows: Any) -> ModalityFrame:
-        """Some of the samples, by positions, a slice or booleans."""
-        positions = np.arange(len(self))[rows]
-        if positions.ndim != 1:
-            positions = positions.reshape(-1)
-        return ModalityFrame({name: _rows(values, positions) for name, values in self.modalities.items()})
-
-    def __repr__(self) -> str:
-        return f"ModalityFrame({len(self)} samples: {', '.join(self.names)})"
+__all__ = ["MultimodalClassifier", "MultimodalRegressor"]
 
 
 class _Multimodal(BaseEstimator):
@@ -124,7 +73,7 @@ class _Multimodal(BaseEstimator):
         # A fit that fails must not leave an earlier model behind that reads its input in another way.
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
-        X = _named(X)
+        X = named(X)
         self.modalities_ = self._resolved(X)
         self.absent_: dict[str, Column] = {}
         frames = X.modalities.items() if isinstance(X, ModalityFrame) else ()
@@ -167,7 +116,7 @@ class _Multimodal(BaseEstimator):
         from lacunar.evaluation import evaluate
 
         check_is_fitted(self, "model_")
-        return evaluate(self.model_, self._data(_named(X), y, None, self.model_.task), **options)
+        return evaluate(self.model_, self._data(named(X), y, None, self.model_.task), **options)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -201,7 +150,7 @@ class _Multimodal(BaseEstimator):
                     f"modalities: an array of {X.shape[1]} columns does not say which belong together. Give "
                     "modalities={'a': [0, 1, 2], 'b': slice(3, 9)}."
                 )
-            return _Positions(self.modalities, X.shape[1])
+            return Positions(self.modalities, X.shape[1])
         modalities = self.modalities
         if modalities is None:
             if not isinstance(X.columns, pd.MultiIndex):
@@ -209,8 +158,8 @@ class _Multimodal(BaseEstimator):
                     "modalities: a frame does not say which columns belong together. Give modalities={'lab': 'lab_*', "
                     "'rna': [...]}, or columns of two levels whose first names the modality."
                 )
-            modalities = _by_first_level(X.columns)
-        frame = _flat(X)
+            modalities = by_first_level(X.columns)
+        frame = flat(X)
         resolved: dict[str, Any] = {}
         for name, spec in parse_modalities(modalities, list(frame.columns), {}).items():
             given = modalities[name]
@@ -239,17 +188,17 @@ class _Multimodal(BaseEstimator):
                 if name not in where:
                     raise DataError(f"Unknown modality {name!r}.{did_you_mean(name, where)}")
             values = {name: self._by_name(name, value) for name, value in X.modalities.items()}
-        elif isinstance(where, _Positions):
+        elif isinstance(where, Positions):
             values = where.cut(X)
         elif isinstance(X, pd.DataFrame):
-            values = from_frame(_flat(X).reset_index(drop=True), where, keep_empty=True).columns
+            values = from_frame(flat(X).reset_index(drop=True), where, keep_empty=True).columns
         else:
             raise DataError(f"Expected a frame with the columns of fit, got {type(X).__name__}.")
         if self.absent_:
             # What is absent from every sample shows neither kind nor shape.
             nobody = torch.zeros(len(X), dtype=torch.int64)
             values = {
-                name: column.select(nobody) if _says_nothing(values.get(name)) else values[name]
+                name: column.select(nobody) if says_nothing(values.get(name)) else values[name]
                 for name, column in self.absent_.items()
             }
         kinds = {name: column.kind for name, column in self.absent_.items()}
@@ -269,7 +218,7 @@ class _Multimodal(BaseEstimator):
         from lacunar.prediction import predict
 
         check_is_fitted(self, "model_")
-        return predict(self.model_, self._data(_named(X), None, None, None, keep_empty=True))
+        return predict(self.model_, self._data(named(X), None, None, None, keep_empty=True))
 
 
 class MultimodalClassifier(ClassifierMixin, _Multimodal):
@@ -318,90 +267,6 @@ class MultimodalRegressor(RegressorMixin, _Multimodal):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Coefficient of determination R2."""
         return float(r2_score(y, self.predict(X), sample_weight=sample_weight))
-
-
-class _Positions:
-    """Modalities by the positions of their columns."""
-
-    def __init__(self, modalities: Mapping[str, Any], width: int):
-        self.width = width
-        self.positions: dict[str, np.ndarray] = {}
-        for name, given in modalities.items():
-            try:
-                self.positions[str(name)] = np.arange(width)[given].reshape(-1)
-            except (IndexError, TypeError) as error:
-                raise ConfigError(
-                    f"modalities, {name!r}: expected positions among {width} columns, a slice, or booleans, got "
-                    f"{given!r}."
-                ) from error
-
-    def cut(self, table: Any) -> dict[str, Any]:
-        if not isinstance(table, (np.ndarray, pd.DataFrame)):
-            raise DataError(f"Expected an array of {self.width} columns as in fit, got {type(table).__name__}.")
-        if table.shape[1] != self.width:
-            raise DataError(f"Expected {self.width} columns as in fit, got shape {table.shape}.")
-        if isinstance(table, pd.DataFrame):
-            return {name: table.iloc[:, where] for name, where in self.positions.items()}
-        if table.dtype.kind in "US":
-            table = table.astype(object)  # cells of a table, not characters of a text
-        return {name: table[:, where] for name, where in self.positions.items()}
-
-
-def _rows(values: Any, positions: np.ndarray) -> Any:
-    if isinstance(values, (pd.Series, pd.DataFrame)):
-        return values.iloc[positions]
-    return values[positions] if isinstance(values, np.ndarray) else [values[i] for i in positions]
-
-
-def _says_nothing(values: Any) -> bool:
-    """Whether a modality is absent from every sample, in whatever shape that is said."""
-    if values is None:
-        return True
-    if isinstance(values, Column):
-        return not bool(values.present.any())
-    return all(_is_absent(value) for value in (values.to_numpy() if hasattr(values, "to_numpy") else values))
-
-
-def _is_absent(value: Any) -> bool:
-    empty = np.asarray(pd.isna(value.detach().cpu().numpy() if isinstance(value, Tensor) else value))
-    return empty.size > 0 and bool(empty.all())
-
-
-def _flat(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with one name per column; ``lab/age`` for columns of two levels."""
-    return frame.set_axis([_flat_name(column) for column in frame.columns], axis=1)
-
-
-def _flat_name(column: Any) -> str:
-    return "/".join(map(str, column)) if isinstance(column, tuple) else str(column)
-
-
-def _by_first_level(columns: pd.MultiIndex) -> dict[str, list[str]]:
-    modalities: dict[str, list[str]] = {}
-    for column in columns:
-        modalities.setdefault(str(column[0]), []).append(_flat_name(column))
-    return modalities
-
-
-def _named(X: Any) -> Any:
-    if isinstance(X, Mapping):
-        return ModalityFrame(X)
-    if isinstance(X, (ModalityFrame, pd.DataFrame)):
-        return X
-    if isinstance(X, Tensor):
-        X = X.detach().cpu().numpy()
-    if not isinstance(X, (np.ndarray, Sequence)) or isinstance(X, (str, bytes)):
-        raise DataError(f"X: expected a frame, an array, a ModalityFrame or a dictionary, got {type(X).__name__}.")
-    try:
-        table = np.asanyarray(X)
-    except ValueError:
-        raise DataError("X: expected rows of one length, got a list of rows of different lengths.") from None
-    if table.ndim != 2:
-        raise DataError(
-            f"X: expected an array (N, columns), got shape {table.shape}. A single column is X[:, None], a single "
-            "sample X[None]; arrays of more dimensions go into a dictionary of modalities."
-        )
-    return table
 
 
 def _seed(random_state: Any) -> int:
