@@ -22,6 +22,7 @@ from lacunar.planning import retrain
 from lacunar.planning import utilities as module
 from lacunar.planning.amortised import RandomSubsets, amortised_options, random_subsets
 from lacunar.planning.equal_n import balanced_order, having, rows_for
+from lacunar.planning.estimate_cells import CellPlan
 from lacunar.planning.estimate_pilot import describe_pilot, joined, make_repeats, pilot_of
 from lacunar.planning.estimate_scoring import METRICS, metric_for, score_constant, score_output
 from lacunar.planning.utilities import utilities
@@ -357,7 +358,7 @@ def stand_in(equal_n, groups=None):
     unseen = set(make_repeats(data, 1, 1, 0.25, 0.15)[0].splits.val.ids)
     partly = np.array([key not in unseen for key in data.ids]) & (draw.random(120) < 0.8)
     repeat = make_repeats(data.hide({"m1": partly}), 1, 1, 0.25, 0.15)[0]
-    plan = module._Plan(data.lattice, [3], "log_loss", linear, {}, equal_n, 10, None)
+    plan = CellPlan(data.lattice, [3], "log_loss", linear, {}, equal_n, 10, None)
     return plan.jobs(repeat, "retrain")[0][1]()
 
 
