@@ -9,7 +9,9 @@ import pytest
 
 from lacunar.errors import ConfigError, RunError
 from lacunar.report import DataSummary, report
-from lacunar.report.course import capability_section, data_sections, representation_section, training_sections
+from lacunar.report.course import training_sections
+from lacunar.report.data import data_sections
+from lacunar.report.encoders import capability_section, representation_section
 from lacunar.report.page import Table
 from lacunar.report.results import calibration_section, results_sections, tiles, verdict
 from lacunar.report.summary import suppress

@@ -37,7 +37,7 @@ def describe_data(data: str, seed: int = 0, min_cell: int = 0) -> None:
     """Print what a data set holds, and the parts that training would use."""
     from lacunar.cli.source import load_whole
     from lacunar.errors import LacunarError
-    from lacunar.report.course import data_sections
+    from lacunar.report.data import data_sections
     from lacunar.report.page import Preformatted, Table, Text
     from lacunar.report.summary import DataSummary
 

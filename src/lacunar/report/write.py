@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lacunar.errors import ConfigError, RunError, did_you_mean
-from lacunar.report.course import capability_section, data_sections, representation_section, training_sections
+from lacunar.report.course import training_sections
+from lacunar.report.data import data_sections
+from lacunar.report.encoders import capability_section, representation_section
 from lacunar.report.page import Block, Column, Entries, Page, Preformatted, Row, Section, Table, Text
 from lacunar.report.results import calibration_section, results_sections, tiles, verdict
 from lacunar.report.summary import DataSummary
