@@ -209,7 +209,7 @@ TABLES: list[Case] = [
         "no reader",
         lambda: from_frame({"scan": {"path": "key"}}),
         ConfigError,
-        "expected a reader for the files of column 'key'",
+        "expected a reader for the files of column 'key': one of npy, image, wav",
     ),
     (
         "an unknown reader",

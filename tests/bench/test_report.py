@@ -318,3 +318,18 @@ def test_names_cover_neither_dots_nor_each_other():
     for k, name in enumerate(names):
         assert name.count_overlaps([*dots, *names[:k]]) == 0
         assert axes.bbox.x0 <= name.x0 < name.x1 <= axes.bbox.x1
+
+
+def test_parts_of_a_method_are_shown_and_not_ranked(tmp_path):
+    put(tmp_path, seeds=2, refused=False)
+    for path in tmp_path.glob("cells/*-late-*/result.json"):
+        result = json.loads(path.read_text())
+        part = {key: result[key] for key in ("subsets", "mean", "worst", "full")}
+        path.write_text(json.dumps({**result, "variants": {"late: half": {**part, "mean": result["mean"] + 0.1}}}))
+    facts = find(tmp_path)
+    assert list(facts.means.index[:2]) == ["late", "late: half"]
+    assert facts.means["average"].idxmax() == "late: half"
+    assert "late: half" not in {*facts.record.index, *facts.ranking.average.index, *facts.differences["mean"]["method"]}
+    page = write_report(tmp_path).page.read_text()
+    assert re.search(r"The highest mean over all data sets is 6\d\.\d, of late\.", page)
+    assert "&#x27;late: half&#x27;, stand below it and are not ranked" in page

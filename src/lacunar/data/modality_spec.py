@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lacunar.data.columns import KINDS
-from lacunar.data.readers import FileReader, get_reader
+from lacunar.data.readers import FileReader, get_reader, reader_names
 from lacunar.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["ModalitySpec", "parse_modalities"]
@@ -96,7 +96,10 @@ def _parse_one(name: str, given: Any, columns: Collection[str]) -> ModalitySpec:
         if not isinstance(given["path"], str):
             raise ConfigError(f"{place}: path: expected the name of one column, got {given['path']!r}.")
         if "reader" not in given:
-            raise ConfigError(f"{place}: expected a reader for the files of column {given['path']!r}.")
+            raise ConfigError(
+                f"{place}: expected a reader for the files of column {given['path']!r}: one of "
+                f"{', '.join(reader_names())}."
+            )
         options = {key: value for key, value in given.items() if key not in ("path", "reader", "kind", "shape")}
         try:
             reader = get_reader(given["reader"], **options)

@@ -179,6 +179,9 @@ def _scores_section(facts: BenchFacts) -> Section:
         "over all non-empty subsets of modalities. The highest of a column is marked; that alone says nothing about "
         "certainty."
     )
+    parts = facts.means.index.difference(facts.record.index)
+    if len(parts):
+        text += f" Parts of a method, such as {parts[0]!r}, stand below it and are not ranked or compared."
     blocks: list[Block] = [Text(text), _scores("Mean over subsets", facts.means, facts.reported)]
     blocks.append(_scores("Worst subset", facts.worst))
     return Section("scores", "Scores", blocks)

@@ -211,7 +211,8 @@ def _patterns(part: Any) -> dict[int, int]:
 def _task(part: Any) -> str:
     if part.task is None:
         return "none: the data have no target"
-    return f"{part.task.kind}, {part.task.n_outputs} outputs, scored by {part.task.score_name}"
+    outputs = f"{part.task.n_outputs} output" + ("" if part.task.n_outputs == 1 else "s")
+    return f"{part.task.kind}, {outputs}, scored by {part.task.score_name}"
 
 
 def _labels(parts: dict[str, Any]) -> dict[str, dict[str, int]]:
