@@ -332,4 +332,4 @@ def test_parts_of_a_method_are_shown_and_not_ranked(tmp_path):
     assert "late: half" not in {*facts.record.index, *facts.ranking.average.index, *facts.differences["mean"]["method"]}
     page = write_report(tmp_path).page.read_text()
     assert re.search(r"The highest mean over all data sets is 6\d\.\d, of late\.", page)
-    assert "&#x27;late: half&#x27;, stand below it and are not ranked" in page
+    assert "&#39;late: half&#39;, stand below it and are not ranked" in page
