@@ -25,6 +25,15 @@ def test_subset_figure_names_modalities_and_prints_scores():
     assert {"audio", "image", "0.500", "0.750", "0.875", "accuracy", "single-modality expert"} <= set(shown)
 
 
+def test_numbers_of_a_subset_figure_stand_clear_of_intervals_and_experts():
+    for scores in (SCORES, SCORES[["score"]]):
+        figure = figures.subset_figure(scores, MEMBERS, NAMES, "accuracy", {"audio": 0.55, "image": 0.95})
+        places = {text.get_text(): text.xy[0] for axes in figure.axes for text in axes.texts}
+        assert places["0.750"] == 0.95
+        assert places["0.500"] == (0.6 if "high" in scores else 0.55)
+        assert places["0.875"] == (0.9 if "high" in scores else 0.875)
+
+
 def test_subset_figure_of_many_subsets_keeps_the_best_and_the_worst():
     names = [f"m{i}" for i in range(8)]
     members = np.array([[code >> m & 1 for m in range(8)] for code in range(1, 256)], dtype=bool)

@@ -69,6 +69,7 @@ def subset_figure(
         for edge in np.flatnonzero(np.diff(size)):
             for axes in (dots, plot):
                 axes.axhline(float(edge) + 0.5, color=GRID, linewidth=0.8)
+        edges = np.fmax(value, scores["high"].to_numpy(float)) if "high" in scores else value.copy()
         if experts:
             single = [(row, str(names[int(members[row].argmax())])) for row in rows if size[row] == 1]
             marks = [(experts[name], row) for row, name in single if name in experts and np.isfinite(experts[name])]
@@ -77,9 +78,9 @@ def subset_figure(
                 label = "single-modality expert"
                 plot.scatter(x, y, 34, marker="D", zorder=4, facecolors="none", edgecolors=INK, label=label)
                 figure.legend(*plot.get_legend_handles_labels(), loc="outside lower right")
-        shown = scores["high"].fillna(scores["score"]) if "high" in scores else scores["score"]
-        for row, (number, edge) in enumerate(zip(value, shown.to_numpy(float))):
-            plot.annotate(f"{number:.3f}", (edge, row), (5, 0), textcoords="offset points", va="center", fontsize=8)
+                np.fmax.at(edges, list(y), x)  # numbers stand clear of the diamonds
+        for row, (number, edge) in enumerate(zip(value, edges)):
+            plot.annotate(f"{number:.3f}", (edge, row), (7, 0), textcoords="offset points", va="center", fontsize=8)
         plot.margins(x=0.12)
         plot.set_xlabel(score_name)
     return figure
