@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lacunar.cli.console import say, show_log
 from lacunar.cli.options import make_parser, parse
+from lacunar.cli.source import COMMAND, load_parts, new_data, split_like
 from lacunar.errors import ConfigError, RunError, did_you_mean
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ def parts_of(folder: Path) -> Splits:
     Raises:
         RunError: the run was not made by the command line, or its data have changed.
     """
-    from lacunar.cli.source import load_parts
-    from lacunar.cli.train import COMMAND, hashes, with_hidden
+    from lacunar.cli.train import hashes, with_hidden
 
     path = folder / COMMAND
     if not path.exists():
@@ -105,12 +105,8 @@ def _data(finished: Any, options: Any) -> Any:
             raise ConfigError("The data have no test part: give --split val, or --data.")
         return chosen
     if options.split is not None:
-        from lacunar.cli.source import split_like
-
         chosen = getattr(split_like(folder, options.data), options.split)
         if chosen is None:
             raise ConfigError(f"{options.data} has no {options.split} part.")
         return chosen
-    from lacunar.cli.source import new_data
-
     return new_data(options.data, folder, finished.model.task, predict=False)

@@ -14,9 +14,20 @@ if TYPE_CHECKING:
     from lacunar.data.description import Description
     from lacunar.data.splits import Splits
 
-__all__ = ["description_of", "load_parts", "load_whole", "new_data", "parse_rates", "stored_description"]
+__all__ = [
+    "COMMAND",
+    "DESCRIPTION",
+    "description_of",
+    "load_parts",
+    "load_whole",
+    "new_data",
+    "parse_rates",
+    "split_like",
+    "stored_description",
+]
 
-DESCRIPTION = "description.json"
+#: Beside a run of the command line: what it was asked, and how its table is read.
+COMMAND, DESCRIPTION = "command.json", "description.json"
 TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 
 
@@ -48,7 +59,6 @@ def split_like(folder: Path, data: str) -> Splits:
 
     A sample that the run was trained on keeps its part where the data are those of the run.
     """
-    from lacunar.cli.train import COMMAND
     from lacunar.training.files import read_json
 
     path = folder / COMMAND

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lacunar.cli.console import say, show_log, show_progress
 from lacunar.cli.options import instantiate, make_parser, parse
+from lacunar.cli.source import COMMAND, DESCRIPTION, description_of, load_parts, parse_rates
 from lacunar.errors import ConfigError, RunError, did_you_mean
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate_once", "hashes", "probe", "run", "show", "trainer_options", "with_hidden"]
 
-COMMAND = "command.json"
 #: Times during training at which encoders are probed.
 SNAPSHOTS = 8
 #: Options that say which data a run is about; a rerun must not change them.
@@ -136,7 +136,6 @@ def run(words: Sequence[str]) -> int:
     for name, example in (("data", "patients.yaml"), ("out", "runs/mce")):
         if not getattr(options, name):
             raise ConfigError(f"--{name} is needed, for example --{name} {example}.")
-    from lacunar.cli.source import description_of, load_parts, parse_rates
 
     show_log(options.quiet)
     rates = parse_rates(options.rates)
@@ -170,8 +169,6 @@ def run(words: Sequence[str]) -> int:
     write_json(folder / COMMAND, {**about, "parts": hashes(data)})
     description = description_of(options.data)
     if description is not None:
-        from lacunar.cli.source import DESCRIPTION
-
         write_json(folder / DESCRIPTION, description.resolved(description.read()).to_dict())
     data.presence.save(folder / "presence.csv")
     table = evaluate_once(finished, data, folder)

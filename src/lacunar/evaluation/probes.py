@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from lacunar.errors import ConfigError, DataError
 from lacunar.evaluation.outputs import evaluation_mode, joint_model
-from lacunar.evaluation.subsets import target_for
+from lacunar.evaluation.target import target_for
 from lacunar.tasks import Regression, Task
 
 __all__ = ["capability", "capability_trajectory", "encoder_features"]

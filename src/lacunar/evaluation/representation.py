@@ -20,7 +20,7 @@ from lacunar.evaluation.outputs import (
     joint_model,
     subset_codes,
 )
-from lacunar.evaluation.subsets import target_for
+from lacunar.evaluation.target import target_for
 
 __all__ = ["fused_features", "representation_metrics", "representation_quality"]
 

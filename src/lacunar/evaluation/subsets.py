@@ -15,10 +15,11 @@ from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.evaluation.metrics import measure, summarize
 from lacunar.evaluation.outputs import evaluation_mode, subset_codes, subset_outputs
 from lacunar.evaluation.table import SubsetTable
+from lacunar.evaluation.target import target_for
 from lacunar.models.configurable import Configurable
 from lacunar.tasks import Task
 
-__all__ = ["evaluate", "expert_scores", "target_for"]
+__all__ = ["evaluate", "expert_scores"]
 
 logger = logging.getLogger(__name__)
 
@@ -102,19 +103,6 @@ def evaluate(
         generated=data.generated.numpy() if data.generated.any() else None,
         notes=[*note, *notes, *_notes_of(model)],
     )  # fmt: skip
-
-
-def target_for(task: Task, data: Any) -> Tensor:
-    """The target of a data set as a task encodes it: a model's classes may stand in another order than the data's.
-
-    Raises:
-        DataError: the data hold a label that the task does not know, or another kind of target.
-    """
-    if data.task is None or data.task is task:
-        return data.target
-    if data.task.kind != task.kind:
-        raise DataError(f"The model was made for {task}, the data are a {data.task}.")
-    return task.encode(data.task.decode(data.target))
 
 
 def _notes_of(model: Any) -> list[str]:

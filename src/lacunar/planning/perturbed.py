@@ -16,7 +16,7 @@ from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.evaluation.outputs import subset_outputs
-from lacunar.evaluation.subsets import target_for
+from lacunar.evaluation.target import target_for
 from lacunar.lattice import Lattice
 from lacunar.planning.estimate_pilot import describe_pilot
 from lacunar.planning.estimate_scoring import Scored, score_constant, score_output
