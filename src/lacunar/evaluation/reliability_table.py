@@ -24,7 +24,7 @@ def reliability(
     batch_size: int | None = None,
     memory: float | None = None,
 ) -> pd.DataFrame:
-    """:func:`lacunar.evaluation.calibration_bins` of a model over every subset of modalities, each subset's samples pooled.
+    """:func:`lacunar.evaluation.calibration_bins` of a model, the samples of every subset of modalities pooled.
 
     For several yes-or-no labels each label of each sample counts, with the probability that it is there.
 
