@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.part import one_part
 from lacunar.errors import ConfigError, DataError, RunError, did_you_mean
 from lacunar.evaluation.outputs import evaluation_mode
 from lacunar.tasks import Task
@@ -94,6 +95,7 @@ def align(data: MultimodalDataset, names: tuple[str, ...]) -> MultimodalDataset:
     Raises:
         DataError: a modality is not there.
     """
+    data = one_part(data, "predict", "data.test")
     if data.names == names:
         return data
     for name in names:

@@ -167,7 +167,7 @@ def test_options_that_do_not_fit(options, error, message):
 
 def test_data_that_do_not_fit(splits):
     data = unaligned(M=2, n=6)
-    with pytest.raises(DataError, match="such as data.train; got Splits"):
+    with pytest.raises(DataError, match="got all splits: pass data.train"):
         MulT.for_data(splits)
     with pytest.raises(DataError, match="needs a target"):
         MulT.for_data(data.with_task(None, None))

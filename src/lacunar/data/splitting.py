@@ -11,6 +11,7 @@ import numpy as np
 from lacunar.data.allocation import allocate
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.matching_parts import refuse_overlap
+from lacunar.data.part import one_part
 from lacunar.data.splits import PARTS, Splits
 from lacunar.errors import ConfigError, DataError, did_you_mean
 
@@ -50,6 +51,7 @@ def make_splits(
         DataError: an unknown id or position, a sample or a group in two parts, too few samples, a class or a modality
             that train lacks.
     """
+    data = one_part(data, "make_splits")
     stratify = by_class and data.task is not None and data.task.kind == "classification" and data.target is not None
     labels = data.target.numpy() if stratify and data.target is not None else None
     if indices is not None and not isinstance(indices, Mapping):
@@ -95,6 +97,7 @@ def make_folds(
         seed: seed of the shuffling.
         by_class: spread classes evenly; only classification has classes.
     """
+    data = one_part(data, "make_folds")
     if not isinstance(folds, (int, np.integer)) or folds < 2:
         raise ConfigError(f"folds: expected at least 2, a whole number, got {folds!r}.")
     labels = None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError
 from lacunar.evaluation.outputs import evaluation_mode, joint_model
 from lacunar.evaluation.target import target_for
@@ -72,6 +73,11 @@ def capability(
             raise ConfigError(f"heads: expected 'linear' or 'mlp', got {head!r}.")
     if seeds < 1:
         raise ConfigError(f"seeds: expected at least one, got {seeds}.")
+    if not isinstance(splits, Splits):
+        raise DataError(
+            "Probes train on one part and score on another: expected splits, such as data.split(train=0.6, val=0.2, "
+            f"test=0.2), got {type(splits).__name__}."
+        )
     model = joint_model(model)
     scored = getattr(splits, part, None)
     if scored is None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lacunar.data.part import one_part
 from lacunar.errors import DataError
 from lacunar.evaluation.calibration import calibration_bins
 from lacunar.evaluation.metrics import measure
@@ -31,6 +32,7 @@ def reliability(
     Raises:
         DataError: the task has no probabilities, or the data have no target.
     """
+    data = one_part(data, "reliability", "data.test or data.val")
     task = getattr(model, "task", None) or data.task
     if task is None or data.target is None or task.kind not in ("classification", "multilabel"):
         raise DataError(f"Calibration needs class probabilities and a target, got {task or 'no target'}.")

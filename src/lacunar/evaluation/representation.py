@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lacunar.data.part import one_part
 from lacunar.errors import DataError
 from lacunar.evaluation.outputs import (
     DEFAULT_MEGABYTES,
@@ -105,6 +106,7 @@ def representation_quality(
     Raises:
         DataError: the target is not one class per sample.
     """
+    data = one_part(data, "representation_quality", "data.test or data.val")
     model = joint_model(model)
     task = model.task or data.task
     if data.target is None or task is None or task.kind != "classification":

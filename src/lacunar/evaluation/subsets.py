@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lacunar.data.part import one_part
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.evaluation.metrics import measure, summarize
 from lacunar.evaluation.outputs import evaluation_mode, subset_codes, subset_outputs
@@ -68,8 +69,7 @@ def evaluate(
     Raises:
         DataError: the data have no target, no sample is left, or the model's outputs are NaN or of another shape.
     """
-    if hasattr(data, "train") and not hasattr(data, "batches"):
-        raise DataError("Expected one part of the data to score, got all splits: pass data.test or data.val.")
+    data = one_part(data, "evaluate", "data.test or data.val")
     if data.target is None:
         raise DataError("Expected data with a target to score against, got none.")
     if resample not in ("samples", "groups"):

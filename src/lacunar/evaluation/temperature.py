@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lacunar.data.batch import Batch
+from lacunar.data.part import one_part
 from lacunar.errors import ConfigError, DataError, RunError
 from lacunar.evaluation.outputs import predict_in_pieces, subset_codes, subset_outputs
 from lacunar.evaluation.target import target_for
@@ -69,6 +70,7 @@ class TemperatureScaling(Configurable):
         Raises:
             DataError: the task has no probabilities, or the data have no target.
         """
+        data = one_part(data, "TemperatureScaling.fit", "data.val")
         task = data.task if self.task is None else self.task
         if task is None or data.target is None:
             raise DataError("Temperature scaling needs validation data with a target, got none.")

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.part import one_part, train_part
 from lacunar.errors import ConfigError, DataError
 from lacunar.evaluation.outputs import evaluation_mode
-from lacunar.generation.views import ROWS, encoded_views, moments, one_part, value_views
+from lacunar.generation.views import ROWS, encoded_views, moments, value_views
 from lacunar.models.configurable import Configurable
 from lacunar.models.multimodal import Features
 
@@ -125,10 +126,7 @@ class Completer(Configurable, ABC):
         Raises:
             DataError: no samples, a modality that nobody has, or sequences without a model.
         """
-        if hasattr(data, "train") and not hasattr(data, "batches"):
-            data = data.train
-        assert isinstance(data, MultimodalDataset)
-        data = data.observed()
+        data = train_part(data, f"{type(self).__name__}.fit").observed()
         if not len(data):
             raise DataError(f"{type(self).__name__}: expected samples to learn from, got none.")
         for name, count in zip(data.names, data.availability.tolist()):
@@ -300,7 +298,7 @@ class Completer(Configurable, ABC):
 
     def _check_data(self, data: MultimodalDataset) -> None:
         self._check_raw()
-        one_part(data)
+        data = one_part(data, type(self).__name__)
         if data.names != self.names:
             raise DataError(f"The completer was fitted to the modalities {self.names}, the data have {data.names}.")
         self._refuse_sequences(data)

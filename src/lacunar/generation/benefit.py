@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.part import one_part
 from lacunar.errors import ConfigError
 from lacunar.evaluation.outputs import subset_codes
 from lacunar.evaluation.subsets import evaluate
@@ -51,6 +52,7 @@ def filling_benefit(
         ConfigError: the model and the completer do not fit together.
         DataError: the data have no target, or other modalities.
     """
+    data = one_part(data, "filling_benefit", "data.test or data.val")
     if simultaneous:
         subsets = max(len(subset_codes(data.lattice, options.get("max_subsets", 256))[0]) - 1, 1)
         confidence = 1 - (1 - confidence) / subsets

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.part import one_part
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.evaluation.outputs import evaluation_mode
 from lacunar.evaluation.statistics import percentile_interval, resample_counts
-from lacunar.generation.views import ROWS, encoded_views, one_part, value_views
+from lacunar.generation.views import ROWS, encoded_views, value_views
 
 if TYPE_CHECKING:
     from lacunar.generation.base import Completer
@@ -65,8 +66,7 @@ def score_completer(
         raise ConfigError(f"score: rate: expected a share between 0 and 1, got {rate}.")
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise ConfigError(f"score: repeats: expected a whole number from 1, got {repeats!r}.")
-    one_part(data)
-    data = data.observed()
+    data = one_part(data, "score", "data.test or data.val").observed()
     values, present = _values(completer, data, model)
     chosen = _chosen(hide, data.names)
     draws = np.random.default_rng(seed)

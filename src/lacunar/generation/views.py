@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
-from lacunar.errors import DataError
 from lacunar.evaluation.outputs import evaluation_mode, joint_model
 from lacunar.models.blend import Blend
 from lacunar.models.multimodal import Features
 
-__all__ = ["ROWS", "encoded_views", "features_of", "moments", "one_part", "value_views"]
+__all__ = ["ROWS", "encoded_views", "features_of", "moments", "value_views"]
 
 #: Rows that are read or completed at a time.
 ROWS = 1024
@@ -32,16 +31,6 @@ def features_of(model: nn.Module, batch: Batch) -> Features:
     inner: Any = model if hasattr(model, "encode") else joint_model(model)
     features = inner.encode(batch)
     return getattr(features, "joint", features)
-
-
-def one_part(data: Any) -> None:
-    """Refuse splits where one part of the data is meant.
-
-    Raises:
-        DataError: for splits.
-    """
-    if hasattr(data, "train") and not hasattr(data, "batches"):
-        raise DataError("Expected one part of the data, got all splits: pass data.train, data.val or data.test.")
 
 
 def value_views(data: MultimodalDataset) -> tuple[list[Tensor], None]:

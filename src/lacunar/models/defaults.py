@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.part import one_part
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.models.chain import Chain, takes_lengths
 from lacunar.models.completion import TokenTransformer
@@ -49,10 +50,7 @@ def default_model(
         DataError: when the data have no target, or a modality is never present.
         ConfigError: for unknown modalities in ``encoders``; for label maps of what has no places.
     """
-    if not hasattr(data, "columns"):
-        raise DataError(
-            f"default_model reads the train part of the data, such as data.train; got {type(data).__name__}."
-        )
+    data = one_part(data, "default_model", "data.train")
     if data.task is None or data.target is None:
         raise DataError(f"default_model needs a target to know the task, and {data.name!r} has none.")
     for name in encoders or {}:

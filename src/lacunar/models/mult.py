@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.part import one_part
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.lattice import Pairs
 from lacunar.models._mult_encoders import OwnTokens, TokenEncoder, TokenModule
@@ -196,8 +197,7 @@ class MulT(Configurable, MultimodalModel):
             DataError: without a target, or with a modality that no row has.
             ConfigError: for label maps.
         """
-        if not hasattr(data, "columns"):
-            raise DataError(f"MulT.for_data reads the train part, such as data.train; got {type(data).__name__}.")
+        data = one_part(data, "MulT.for_data", "data.train")
         if data.task is None or data.target is None:
             raise DataError(f"MulT.for_data needs a target to know the task, and {data.name!r} has none.")
         if data.task.kind == "segmentation":

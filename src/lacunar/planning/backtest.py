@@ -20,7 +20,7 @@ from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, RunError, did_you_mean
 from lacunar.evaluation.statistics import seed_interval
 from lacunar.planning.costs import CostModel
-from lacunar.planning.estimate_pilot import joined
+from lacunar.planning.estimate_pilot import pilot_samples
 from lacunar.planning.estimate_progress import CellProgress
 from lacunar.planning.estimate_scoring import metric_for
 from lacunar.planning.learner import Learner, complete_cases
@@ -103,8 +103,7 @@ def backtest(
         ConfigError: an unknown strategy, metric, modality or completer, shares outside (0, 1), a negative budget.
         RunError: ``out`` holds another backtest.
     """
-    if isinstance(data, Splits):
-        data = joined([data.train, data.val])
+    data = pilot_samples(data, "backtest")
     if data.target is None or data.task is None:
         raise DataError("A backtest needs a target, and the data have none.")
     for name, share in (("available", available), ("test", test)):

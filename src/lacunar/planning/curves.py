@@ -14,7 +14,9 @@ import pandas as pd
 from joblib import delayed
 
 from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, did_you_mean
+from lacunar.planning.estimate_pilot import pilot_samples
 from lacunar.planning.estimate_scoring import metric_for
 from lacunar.planning.estimate_store import CellStore
 from lacunar.planning.learner import Learner, complete_cases, held_out
@@ -43,7 +45,7 @@ class Prediction(NamedTuple):
 
 
 def learning_curves(
-    data: MultimodalDataset,
+    data: MultimodalDataset | Splits,
     subsets: Sequence[Iterable[str] | str] | None = None,
     sizes: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
     make_model: Any = None,
@@ -62,7 +64,7 @@ def learning_curves(
     rest, nested stratified prefixes are trained on.
 
     Args:
-        data: the pilot.
+        data: the pilot; of splits the train and validation parts.
         subsets: names or labels such as ``"image+text"``; all modalities together when left out.
         sizes: shares in (0, 1] of what may be trained on.
         make_model: what learns, see :class:`lacunar.planning.learner.Learner`.
@@ -86,6 +88,7 @@ def learning_curves(
     shares = sorted({float(size) for size in sizes})
     if not shares or not 0 < shares[0] <= shares[-1] <= 1:
         raise ConfigError(f"sizes: expected shares in (0, 1], got {list(sizes)!r}.")
+    data = pilot_samples(data, "learning_curves")
     if data.target is None or data.task is None:
         raise DataError("Learning curves need a target, and the data have none.")
     learner = Learner(make_model, metric_for(data.task, metric), None, fit or {})

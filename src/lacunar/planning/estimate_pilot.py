@@ -14,13 +14,14 @@ import torch
 from lacunar.data.columns import Column, DenseColumn, FileColumn, RaggedColumn
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.filled import FilledColumn
+from lacunar.data.part import one_part
 from lacunar.data.splits import Splits
 from lacunar.data.splitting import make_folds, make_splits
 from lacunar.errors import ConfigError, DataError
 from lacunar.tasks.base import to_plain
 from lacunar.training.folder import describe_data
 
-__all__ = ["Repeat", "describe_pilot", "joined", "make_repeats", "pilot_of"]
+__all__ = ["Repeat", "describe_pilot", "joined", "make_repeats", "pilot_of", "pilot_samples"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +59,7 @@ def pilot_of(data: Any) -> MultimodalDataset:
     Raises:
         DataError: there is no target, no sample, a modality that nothing has, or one class only.
     """
-    if isinstance(data, Splits):
-        data = joined([data.train, data.val])
-    if not isinstance(data, MultimodalDataset):
-        raise DataError(f"utilities: expected a MultimodalDataset, or Splits, got {type(data).__name__}.")
+    data = pilot_samples(data, "utilities")
     if data.target is None or data.task is None:
         raise DataError(f"utilities: the pilot {data.name!r} has no target, and without one nothing can be scored.")
     if not len(data):
@@ -84,6 +82,15 @@ def pilot_of(data: Any) -> MultimodalDataset:
                 "Expected samples of at least two classes."
             )
     return data
+
+
+def pilot_samples(data: Any, what: str) -> MultimodalDataset:
+    """A data set as it is; of splits the train and validation parts, never the test part.
+
+    Raises:
+        DataError: a table, or anything else.
+    """
+    return joined([data.train, data.val]) if isinstance(data, Splits) else one_part(data, what)
 
 
 def joined(parts: Sequence[MultimodalDataset]) -> MultimodalDataset:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.part import one_part
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.evaluation.outputs import subset_outputs
@@ -77,8 +78,7 @@ class Setup:
         self, model: Any, data: MultimodalDataset, train: Any, task: Task | None, probabilities: bool, batch_size: int,
         memory: float | None, needs_target: bool = True, complete: bool = True,
     ):  # fmt: skip
-        if hasattr(data, "train") and not hasattr(data, "batches"):
-            raise DataError("Expected one part of the data to score, got all splits: pass data.test or data.val.")
+        data = one_part(data, "data", "data.test or data.val")
         found = task or getattr(model, "task", None) or data.task
         if found is None or (needs_target and data.target is None):
             raise DataError("Expected data with a target to score against, got none.")

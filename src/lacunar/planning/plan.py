@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.part import train_part
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError
 from lacunar.lattice import MAX_TABLE, Lattice
@@ -118,7 +119,7 @@ def plan(
     began = time.perf_counter()
     rule, prices = strategies.get(strategy), CostModel.read(costs)
     _check_goal(rule, budget, target, min_gain, confidence, assurance)
-    asked = attributes(data.train if isinstance(data, Splits) else data, subgroups)
+    asked = attributes(train_part(data, "plan"), subgroups)
     prices.check(data.names)
     lattice = Lattice(data.names)
     if lattice.M > MAX_TABLE:

@@ -20,9 +20,11 @@ from joblib import delayed
 from scipy import stats
 
 from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.evaluation.statistics import seed_interval
 from lacunar.lattice import Lattice
+from lacunar.planning.estimate_pilot import pilot_samples
 from lacunar.planning.estimate_scoring import metric_for
 from lacunar.planning.estimate_store import CellStore
 from lacunar.planning.learner import Learner, complete_cases, held_out
@@ -128,7 +130,7 @@ class Rehearsal:
 
 
 def rehearse(
-    data: MultimodalDataset,
+    data: MultimodalDataset | Splits,
     subsets: Sequence[Iterable[str] | str] | None = None,
     *,
     completer: Any = "ridge",
@@ -157,7 +159,7 @@ def rehearse(
     better beyond the paired interval over seeds; otherwise its arm is not to fill.
 
     Args:
-        data: the pilot.
+        data: the pilot; of splits the train and validation parts.
         subsets: names or labels; every subset but all modalities together when left out.
         completer: what fills gaps, see :class:`lacunar.planning.learner.Learner`.
         make_model: what learns; likewise.
@@ -177,6 +179,7 @@ def rehearse(
         ConfigError: a share outside (0, 1), an unknown metric or completer.
         RunError: ``out`` holds repeats of other data or another learner.
     """
+    data = pilot_samples(data, "rehearse")
     if data.target is None or data.task is None:
         raise DataError("A rehearsal needs a target, and the data have none.")
     if not 0 < keep < 1:

@@ -30,6 +30,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.part import one_part
 from lacunar.errors import ConfigError, DataError, RunError, did_you_mean
 from lacunar.models.defaults import default_model
 from lacunar.models.pooling import fit_weights
@@ -92,6 +93,7 @@ def references(
         DataError: when a modality is never present, or the data have no target.
         ConfigError: for unknown modalities or words in ``models``.
     """
+    data = one_part(data, "references", "data.train")
     if data.target is None or data.task is None:
         raise DataError(f"References need a target, and {data.name!r} has none.")
     for name in models or {}:
