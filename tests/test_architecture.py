@@ -18,6 +18,7 @@ ROOT = Path(lacunar.__file__).parent
 #: The parts of the library, each with the parts that it may import; the package itself only names things.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "arguments": {"errors"},
     "lattice": {"errors"},
     "sampling": {"errors", "lattice"},
     "memory": {"errors"},
@@ -32,6 +33,8 @@ ALLOWED: dict[str, set[str]] = {
     "prediction": {"errors", "lattice", "tasks", "data", "evaluation"},
 }
 ALLOWED["objectives"] |= {"generation", "evaluation"}
+for part in ("sampling", "data", "models", "objectives", "evaluation", "generation", "prediction"):
+    ALLOWED[part].add("arguments")
 ABOVE = {
     "training": {*ALLOWED, "training"} - {"datasets"},
     "planning": {*ALLOWED, "training"} - {"datasets"},

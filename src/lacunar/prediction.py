@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lacunar.arguments import checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.part import one_part
 from lacunar.errors import ConfigError, DataError, RunError, did_you_mean
@@ -21,6 +22,7 @@ __all__ = ["NOTHING", "align", "predict", "raw_outputs"]
 NOTHING = "nothing observed: prior of the training data"
 
 
+@checked
 def predict(model: Any, data: MultimodalDataset, batch_size: int | None = None) -> pd.DataFrame:
     """What a trained model says of each sample, from whatever the sample has.
 

@@ -18,6 +18,7 @@ from typing import Generic, Literal
 import torch
 from torch import Tensor
 
+from lacunar.arguments import checked
 from lacunar.errors import ConfigError, DataError
 from lacunar.lattice import Array, _bits, _choice, _shapley_weights, _widen
 
@@ -43,6 +44,7 @@ class ShapleyEstimate(Generic[Array]):
     exact: bool
 
 
+@checked
 def sample_shapley(
     game: Callable[[Tensor], Array],
     M: int,

@@ -5,26 +5,11 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from lacunar.errors import ConfigError, did_you_mean
 
-__all__ = ["found_in", "keywords", "mapping", "missing_rates", "names", "of_known", "read_yaml", "whole_number"]
-
-
-def read_yaml(path: str | Path) -> Any:
-    """What a file says, whatever that is."""
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text ({error}).") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+__all__ = ["found_in", "keywords", "mapping", "missing_rates", "names", "of_known", "whole_number"]
 
 
 def found_in(texts: Sequence[str], pattern: str, where: str) -> list[bool]:

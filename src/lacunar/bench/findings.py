@@ -9,13 +9,14 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from lacunar.bench.checks import found_in, read_yaml
+from lacunar.bench.checks import found_in
 from lacunar.bench.course import courses, factors
 from lacunar.bench.probing import fused, probed
 from lacunar.bench.statistics import compare, pivot, ranks, record
 from lacunar.bench.store import Store
 from lacunar.bench.sweep import find_sweep
 from lacunar.bench.tables import collect, modality_scores, refusals, subset_scores
+from lacunar.data.plain_yaml import read_yaml
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.report.bench_page import BenchFacts, Ranking, Reported
 
@@ -195,7 +196,7 @@ def read_reported(path: str | Path) -> list[Reported]:
     Raises:
         ConfigError: a file that cannot be read, an unknown key, or a table without a source.
     """
-    content: Any = read_yaml(path)
+    content: Any = read_yaml(path, "Reported numbers")
     if not isinstance(content, Sequence):
         raise ConfigError(f"{path}: expected a list of tables.")
     return [_reported(table, f"{path}, table {number}") for number, table in enumerate(content, 1)]

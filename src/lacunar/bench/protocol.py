@@ -19,10 +19,11 @@ import torch
 from joblib import Parallel, delayed
 
 from lacunar import datasets
-from lacunar.bench.checks import found_in, mapping, names, of_known, read_yaml, whole_number
+from lacunar.bench.checks import found_in, mapping, names, of_known, whole_number
 from lacunar.bench.generated import compare_generated
 from lacunar.bench.pilot import pilot_rows
 from lacunar.data.dataset import MultimodalDataset
+from lacunar.data.plain_yaml import read_yaml
 from lacunar.data.splits import Splits
 from lacunar.datasets.synthetic import World
 from lacunar.errors import ConfigError
@@ -81,7 +82,7 @@ def read_protocol_recipe(path: str | Path) -> list[ProtocolCell]:
     Raises:
         ConfigError: an unknown key, problem or training.
     """
-    recipe = mapping(read_yaml(path), str(path), ("problems", "trainings", "runs"))
+    recipe = mapping(read_yaml(path, "Recipe"), str(path), ("problems", "trainings", "runs"))
     for key in ("problems", "trainings", "runs"):
         if not mapping(recipe.get(key), f"{path}, {key}"):
             raise ConfigError(f"{path}: expected {key}, a mapping from names to what they are.")

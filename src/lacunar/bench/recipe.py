@@ -10,10 +10,11 @@ from typing import Any
 
 from lacunar import datasets
 from lacunar.bench.cells import SETTINGS, Cell, read_description
-from lacunar.bench.checks import keywords, mapping, missing_rates, names, of_known, read_yaml, whole_number
+from lacunar.bench.checks import keywords, mapping, missing_rates, names, of_known, whole_number
 from lacunar.bench.execute import make_objective
 from lacunar.bench.peers import PEERS
 from lacunar.data.description import SUFFIXES
+from lacunar.data.plain_yaml import read_yaml
 from lacunar.datasets._text import text_vectors
 from lacunar.errors import ConfigError, did_you_mean
 from lacunar.models.defaults import default_model
@@ -66,7 +67,7 @@ def open_recipe(path: str | Path, with_tuned: bool = True) -> Recipe:
         DataError: the table of a description is not there.
     """
     path = Path(path)
-    recipe = read_yaml(path)
+    recipe = read_yaml(path, "Recipe")
     if not isinstance(recipe, dict):
         raise ConfigError(f"{path}: expected a recipe with problems and methods.")
     of_known(recipe, _TOP, str(path))
@@ -215,7 +216,7 @@ def _tuned(path: Path, given: str | None) -> _Tuned:
     if file is None:
         raise ConfigError(f"{path}: tuned: {given} not found; 'lacunar bench tune' writes it.")
     found: dict[tuple[str, str], Mapping[Any, Any]] = {}
-    problems = mapping(mapping(read_yaml(file), str(file)).get("problems"), f"{file}, problems")
+    problems = mapping(mapping(read_yaml(file, "Tuned arguments"), str(file)).get("problems"), f"{file}, problems")
     for problem, methods in problems.items():
         for method, seeds in mapping(methods, f"{file}, {problem}").items():
             where = f"{file}, {problem}, {method}"

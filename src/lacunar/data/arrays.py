@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lacunar.arguments import checked
 from lacunar.data.column_values import column_from_values, native
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.presence_table import presence_by_name
@@ -17,6 +18,7 @@ from lacunar.tasks import Task, infer_task
 __all__ = ["from_arrays"]
 
 
+@checked
 def from_arrays(
     modalities: Mapping[str, Any],
     target: Any = None,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lacunar.arguments import at_least
 from lacunar.data.batch import Batch, collate
 from lacunar.data.columns import Column
 from lacunar.data.filled import FilledColumn
@@ -129,6 +130,7 @@ class MultimodalDataset(Dataset):
 
     def batches(self, batch_size: int | None = None) -> Iterator[Batch]:
         """All samples in order, in packed batches; of :attr:`rows_at_once` when no size is given."""
+        at_least(1, batch_size=batch_size)
         batch_size = self.rows_at_once if batch_size is None else batch_size
         for start in range(0, len(self), batch_size):
             yield self.__getitems__(range(start, min(start + batch_size, len(self))))

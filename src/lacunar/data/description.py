@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from lacunar.arguments import checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.frame import from_frame, table_levels
 from lacunar.data.modality_spec import parse_modalities
+from lacunar.data.plain_yaml import read_yaml
 from lacunar.data.splits import PARTS, Splits
 from lacunar.data.splitting import make_splits
 from lacunar.data.table import read_table
@@ -70,16 +71,7 @@ class Description:
             ConfigError: no such file, not YAML, an unknown or missing key, a key of the wrong type.
         """
         source = Path(path)
-        if not source.is_file():
-            raise ConfigError(f"Data description not found: {source}.")
-        try:
-            content = yaml.load(source.read_text(encoding="utf-8-sig"), Loader=_UniqueKeyLoader)
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{source}: not a YAML file in UTF-8 ({error}). Save it as UTF-8.") from error
-        except yaml.YAMLError as error:
-            hint = " A pattern that begins with * needs quotes." if "alias" in str(error) else ""
-            raise ConfigError(f"{source}: not a YAML file ({' '.join(str(error).split())}).{hint}") from error
-        return cls.from_dict(content, source.parent, str(source), name=source.stem)
+        return cls.from_dict(read_yaml(source, "Data description"), source.parent, str(source), name=source.stem)
 
     @classmethod
     def from_dict(
@@ -327,6 +319,7 @@ def load_description(path: str | os.PathLike[str]) -> MultimodalDataset:
         return Description.from_file(path).dataset()
 
 
+@checked
 def load_splits(path: str | os.PathLike[str], seed: int = 0) -> Splits:
     """The train, validation and test parts of the data set that a YAML file describes."""
     with _told_with(path):
@@ -367,21 +360,3 @@ class _told_with:  # noqa: N801  reads as a statement
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, (DataError, ConfigError)) and self.path not in str(error):
             raise type(error)(f"{self.path}: {error}") from error
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML in which a key that is there twice is an error instead of a silent loss."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, (str, int, float, bool)):
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key!r} is there twice", key_node.start_mark
-                    )
-                seen.add(key)
-        return super().construct_mapping(node, deep=deep)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lacunar.arguments import checked
 from lacunar.data.arrays import from_arrays
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.modality_spec import ModalitySpec, parse_modalities
@@ -30,6 +31,7 @@ _BOOLEANS = {"true": 1.0, "false": 0.0}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
+@checked
 def from_frame(
     frame: pd.DataFrame,
     modalities: Mapping[str, Any],

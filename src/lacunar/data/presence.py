@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from lacunar.arguments import checked
 from lacunar.data import laws
 from lacunar.data.presence_table import PresenceTable, observed_presence, realised_rates, refuse_repeats
 from lacunar.errors import ConfigError, DataError, did_you_mean
@@ -22,6 +23,7 @@ LAWS = ("independent", "exact-marginal", "product-counts", "uniform-pattern", "n
 RESOLVE = ("drop", "redraw", "keep")
 
 
+@checked
 def draw_presence(
     samples: MultimodalDataset | Sequence[Any] | np.ndarray | int,
     rates: Mapping[str, float] | float | None = None,

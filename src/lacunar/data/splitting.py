@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lacunar.arguments import at_least, checked
 from lacunar.data.allocation import allocate
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.matching_parts import refuse_overlap
@@ -20,6 +21,7 @@ __all__ = ["make_folds", "make_splits"]
 logger = logging.getLogger(__name__)
 
 
+@checked
 def make_splits(
     data: MultimodalDataset,
     train: float = 0.7,
@@ -85,6 +87,7 @@ def make_splits(
     return Splits(chosen["train"], chosen["val"], chosen.get("test"))
 
 
+@checked
 def make_folds(
     data: MultimodalDataset, folds: int = 5, val: float = 0.15, *, seed: int = 0, by_class: bool = True
 ) -> list[Splits]:
@@ -98,6 +101,7 @@ def make_folds(
         by_class: spread classes evenly; only classification has classes.
     """
     data = one_part(data, "make_folds")
+    at_least(0, seed=seed)
     if not isinstance(folds, (int, np.integer)) or folds < 2:
         raise ConfigError(f"folds: expected at least 2, a whole number, got {folds!r}.")
     labels = None

@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from lacunar.arguments import checked
 from lacunar.errors import ConfigError, DataError
 
 __all__ = ["binned_calibration_error", "calibration_bins", "expected_calibration_error"]
 
 
+@checked
 def binned_calibration_error(
     confidence: np.ndarray, outcome: np.ndarray, bins: int = 15, equal_mass: bool = False
 ) -> float:
@@ -31,6 +33,7 @@ def binned_calibration_error(
     return float(np.abs(said - true).sum() / len(confidence))
 
 
+@checked
 def calibration_bins(
     confidence: np.ndarray, outcome: np.ndarray, bins: int = 15, equal_mass: bool = False
 ) -> pd.DataFrame:
@@ -60,6 +63,7 @@ def _bin_sums(
     return said, np.bincount(bin_of, weights=outcome, minlength=bins), np.bincount(bin_of, minlength=bins)
 
 
+@checked
 def expected_calibration_error(
     probabilities: Tensor | np.ndarray, target: Tensor | np.ndarray, bins: int = 15, equal_mass: bool = False
 ) -> float:

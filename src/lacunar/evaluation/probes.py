@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lacunar.data.splits import Splits
-from lacunar.errors import ConfigError, DataError
+from lacunar.arguments import at_least, checked
+from lacunar.data.splits import PARTS, Splits
+from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.evaluation.outputs import evaluation_mode, joint_model
 from lacunar.evaluation.target import target_for
 from lacunar.tasks import Regression, Task
@@ -28,6 +29,7 @@ class _Part(NamedTuple):
     target: Tensor
 
 
+@checked
 def capability(
     model: Any,
     splits: Any,
@@ -68,16 +70,22 @@ def capability(
     Raises:
         DataError: the part has no target or no row with a modality.
     """
+    if isinstance(heads, str) or not isinstance(heads, Iterable):
+        raise ConfigError(f"heads: expected some of {HEADS}, such as ('linear',), got {heads!r}.")
     for head in heads:
         if head not in HEADS:
             raise ConfigError(f"heads: expected 'linear' or 'mlp', got {head!r}.")
-    if seeds < 1:
-        raise ConfigError(f"seeds: expected at least one, got {seeds}.")
-    if not isinstance(splits, Splits):
-        raise DataError(
-            "Probes train on one part and score on another: expected splits, such as data.split(train=0.6, val=0.2, "
-            f"test=0.2), got {type(splits).__name__}."
-        )
+    at_least(1, seeds=seeds, epochs=epochs, batch_size=batch_size, hidden=hidden)
+    if lr is not None and not lr > 0:
+        raise ConfigError(f"lr: expected a learning rate above 0, got {lr}.")
+    if part not in PARTS:
+        raise ConfigError(f"part: unknown part {part!r}.{did_you_mean(str(part), PARTS)}")
+    for given in (splits, splits if complete is None else complete):
+        if not isinstance(given, Splits):
+            raise DataError(
+                "Probes train on one part and score on another: expected splits, such as data.split(train=0.6, "
+                f"val=0.2, test=0.2), got {type(given).__name__}."
+            )
     model = joint_model(model)
     scored = getattr(splits, part, None)
     if scored is None:
@@ -111,6 +119,7 @@ def capability(
     return pd.DataFrame(rows).set_index(["modality", "rows", "head"])
 
 
+@checked
 def capability_trajectory(
     snapshots: Mapping[Any, Any] | Iterable[tuple[Any, Any]],
     splits: Any,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lacunar.arguments import checked
 from lacunar.data.part import one_part
 from lacunar.errors import DataError
 from lacunar.evaluation.calibration import calibration_bins
@@ -17,6 +18,7 @@ from lacunar.evaluation.target import target_for
 __all__ = ["reliability"]
 
 
+@checked
 def reliability(
     model: Any,
     data: Any,

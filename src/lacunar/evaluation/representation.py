@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lacunar.arguments import checked
 from lacunar.data.part import one_part
 from lacunar.errors import DataError
 from lacunar.evaluation.outputs import (
@@ -28,6 +29,7 @@ __all__ = ["fused_features", "representation_metrics", "representation_quality"]
 SILHOUETTE_SAMPLES = 2000
 
 
+@checked
 def representation_metrics(features: Any, labels: Any, seed: int = 0) -> dict[str, float]:
     """Compactness and separation of classes in a feature space.
 
@@ -82,6 +84,7 @@ def representation_metrics(features: Any, labels: Any, seed: int = 0) -> dict[st
     }
 
 
+@checked
 def representation_quality(
     model: Any,
     data: Any,

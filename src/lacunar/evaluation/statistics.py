@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lacunar.arguments import checked
 from lacunar.errors import ConfigError, DataError
 
 __all__ = [
@@ -119,6 +120,7 @@ def percentile_interval(draws: np.ndarray, confidence: float = 0.95) -> tuple[np
     return np.where(known, low, np.nan), np.where(known, high, np.nan)
 
 
+@checked
 def paired_difference(
     a: Any,
     b: Any,
@@ -169,6 +171,7 @@ def paired_difference(
     return Difference(value, float(low[0]), float(high[0]), confidence, int(known.sum()), float(min(1.0, 2 * sides)))
 
 
+@checked
 def seed_interval(
     a: Any,
     b: Any | None = None,

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lacunar.arguments import at_least, checked
 from lacunar.data.part import one_part
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.evaluation.metrics import measure, summarize
@@ -25,6 +26,7 @@ __all__ = ["evaluate", "expert_scores"]
 logger = logging.getLogger(__name__)
 
 
+@checked
 def evaluate(
     model: Any,
     data: Any,
@@ -72,6 +74,12 @@ def evaluate(
     data = one_part(data, "evaluate", "data.test or data.val")
     if data.target is None:
         raise DataError("Expected data with a target to score against, got none.")
+    at_least(0, bootstrap=bootstrap, seed=seed)
+    at_least(1, batch_size=batch_size, max_subsets=max_subsets, bins=bins)
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence: expected a share in (0, 1), such as 0.95, got {confidence!r}.")
+    if task is not None and not isinstance(task, Task):
+        raise ConfigError(f"task: expected a task such as lacunar.Classification(3), got {task!r}.")
     if resample not in ("samples", "groups"):
         raise ConfigError(f"resample: expected 'samples' or 'groups', got {resample!r}.")
     if resample == "groups" and data.groups is None:
@@ -199,6 +207,8 @@ def expert_scores(references: Any, data: Any, task: Task, batch_size: int | None
 
 
 def _table_of(scores: Any, names: tuple[str, ...], count: int) -> np.ndarray:
+    if isinstance(scores, str) or not hasattr(scores, "__len__"):
+        raise DataError(f"references: expected references, or scores by sample and modality, got {scores!r}.")
     if isinstance(scores, Mapping):
         for name in scores:
             if name not in names:

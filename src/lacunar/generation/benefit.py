@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from lacunar.arguments import checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.part import one_part
 from lacunar.errors import ConfigError
@@ -21,6 +22,7 @@ __all__ = ["abstain", "filling_benefit"]
 logger = logging.getLogger(__name__)
 
 
+@checked
 def filling_benefit(
     model: Any,
     completer: Completer,
@@ -75,6 +77,7 @@ def filling_benefit(
     return frame.drop(index=["none", everything])
 
 
+@checked
 def abstain(model: Any, completer: Completer, val: Any, confidence: float = 0.95, **options: Any) -> Completed:
     """The model with filling for those subsets alone for which validation shows that it helps.
 

@@ -103,6 +103,8 @@ class FlowCompleter(Completer):
         ):  # fmt: skip
             if number < 1:
                 raise ConfigError(f"FlowCompleter: {name}: expected a number from 1, got {number}.")
+        if not lr > 0:
+            raise ConfigError(f"FlowCompleter: lr: expected a learning rate above 0, got {lr}.")
         if updates < 0 or prior_weight < 0 or not 0 < val_share < 1:
             raise ConfigError(
                 "FlowCompleter: expected updates and prior_weight from 0 and val_share in (0, 1), got "

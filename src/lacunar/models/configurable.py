@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from lacunar.arguments import checked
+
 __all__ = ["Configurable"]
 
 
@@ -24,7 +26,7 @@ class Configurable(nn.Module):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "__init__" in cls.__dict__:
-            cls.__init__ = _recording(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = _recording(checked(cls.__init__))  # type: ignore[method-assign]
 
     def configuration(self) -> dict[str, Any]:
         """Constructor arguments by name; modules among them are the current ones."""

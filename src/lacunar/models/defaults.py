@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from lacunar.arguments import at_least, checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.part import one_part
 from lacunar.errors import ConfigError, DataError, did_you_mean
@@ -26,6 +27,7 @@ __all__ = ["default_model"]
 BYTES = 256
 
 
+@checked
 def default_model(
     data: MultimodalDataset,
     features: int | None = None,
@@ -53,6 +55,12 @@ def default_model(
     data = one_part(data, "default_model", "data.train")
     if data.task is None or data.target is None:
         raise DataError(f"default_model needs a target to know the task, and {data.name!r} has none.")
+    at_least(1, features=features)
+    at_least(0, noise=noise)
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"default_model: dropout: expected a share in [0, 1), got {dropout!r}.")
+    if not isinstance(encoders or {}, Mapping):
+        raise ConfigError(f"default_model: encoders: expected a mapping from modalities to modules, got {encoders!r}.")
     for name in encoders or {}:
         if name not in data.names:
             raise ConfigError(f"default_model: unknown modality {name!r}.{did_you_mean(name, data.names)}")

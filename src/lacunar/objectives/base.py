@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from lacunar.arguments import checked
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError
@@ -107,6 +108,12 @@ class Objective(nn.Module):
     #: Kinds of task that the method is defined for.
     task_kinds: ClassVar[frozenset[str]] = frozenset({"classification", "multilabel", "regression", "segmentation"})
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
+
+    @checked
     def __init__(self, label_smoothing: float | None = None):
         super().__init__()
         if label_smoothing is not None and not 0 <= label_smoothing < 1:

@@ -125,6 +125,8 @@ class GenerateRest(Objective):
                 raise ConfigError(f"GenerateRest: {name}: expected a weight of at least 0, got {weight}.")
         if not 0 <= hide < 1:
             raise ConfigError(f"GenerateRest: hide: expected a probability in [0, 1), got {hide}.")
+        if bins < 1:
+            raise ConfigError(f"GenerateRest: bins: expected a whole number from 1, got {bins}.")
         self.generator = generator
         self.alpha, self.reconstruct, self.hide = alpha, reconstruct, hide
         self.frozen, self.bins = frozen, bins

@@ -13,10 +13,11 @@ from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError
 from lacunar.lattice import Pairs
-from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, available_codes, batch_mean
+from lacunar.objectives.features import feature_width
 from lacunar.objectives.ranges import OneOf, Ranges
+from lacunar.objectives.single_heads import listed_heads, single_heads
 
 __all__ = ["GradientBlending", "blending_weights"]
 
@@ -77,24 +78,20 @@ class GradientBlending(Objective):
                 f"GradientBlending: every, epochs and batch_size are whole numbers from 1 up, got {every}, {epochs} "
                 f"and {batch_size}."
             )
+        if not lr > 0:
+            raise ConfigError(f"GradientBlending: lr: expected a learning rate above 0, got {lr}.")
         if not 0 < holdout < 1:
             raise ConfigError(f"GradientBlending: holdout: expected a share in (0, 1), got {holdout}.")
         self.every, self.epochs, self.holdout, self.lr, self.batch_size = every, epochs, holdout, lr, batch_size
         self.keep_size = keep_size
-        self.heads = nn.ModuleList(heads.values()) if heads else None
+        self.heads, self._heads_for = listed_heads("GradientBlending", heads)
 
     def setup(self, model: MultimodalModel, data: MultimodalDataset) -> None:
         """Create the heads and draw the rows that are held out, evenly over classes where there are any."""
         super().setup(model, data)
-        training = model.training
         device = next(iter(model.parameters())).device
-        with torch.no_grad():
-            width = model.eval().encode(data[0].to(device)).h.shape[2]
-        model.train(training)
-        if self.heads is None:
-            self.heads = nn.ModuleList([unimodal_head(model.head, width) for _ in data.names]).to(device)
-        elif len(self.heads) != len(data.names):
-            raise ConfigError(f"GradientBlending: expected {len(data.names)} heads, got {len(self.heads)}.")
+        width = feature_width(model, data)
+        self.heads = single_heads("GradientBlending", self.heads, self._heads_for, model, width)
         self.register_buffer("weight", torch.ones(len(data.names) + 1, device=device))
         self.register_buffer("held_out", _spread(data, self.holdout))
         if bool(self.held_out.all()) or not bool(self.held_out.any()):

@@ -12,11 +12,11 @@ from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.lattice import MAX_TABLE, Lattice, Pairs
-from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import Features, MultimodalModel, SubsetOutput
 from lacunar.objectives.base import Objective, available_codes, batch_mean
 from lacunar.objectives.factors import GAPS, availability_factor, capability_gap, learning_state, sampled_shapley
 from lacunar.objectives.ranges import Between, Ranges
+from lacunar.objectives.single_heads import listed_heads, single_heads
 from lacunar.parallel import gather_rows, total, world_size
 
 if TYPE_CHECKING:
@@ -139,8 +139,14 @@ class MCE(Objective):
         for name, (value, known) in choices.items():
             if value not in known:
                 raise ConfigError(f"MCE: unknown {name} {value!r}.{did_you_mean(value, known)}")
+        if references is not None and not hasattr(references, "scores"):
+            raise ConfigError(
+                f"MCE: references: expected what lacunar.references(data.train) gives, got {references!r}."
+            )
         if not 0 <= momentum < 1:
             raise ConfigError(f"MCE: momentum: expected a number in [0, 1), got {momentum}.")
+        if memory is not None and not memory > 0:
+            raise ConfigError(f"MCE: memory: expected a bound in megabytes above 0, got {memory}.")
         if budget is not None and budget < 2:
             raise ConfigError(f"MCE: budget: expected at least 2 subsets per sample, got {budget}.")
         self.single, self.subset, self.completion = float(single), float(subset), float(completion)
@@ -150,8 +156,7 @@ class MCE(Objective):
         self.distance, self.detach_targets, self.score_mode = distance, detach_targets, score_mode
         self.momentum, self.budget, self.memory, self.variant = momentum, budget, memory, variant
         self.references = references
-        self.heads = nn.ModuleList(heads.values()) if heads else None
-        self._head_names = tuple(heads) if heads else None
+        self.heads, self._heads_for = listed_heads("MCE", heads)
         self._chunk: int | None = None
 
     @classmethod
@@ -215,11 +220,8 @@ class MCE(Objective):
             upper[data.row] = scores.to(upper.dtype)
         self.register_buffer("upper_scores", upper.to(device))
         width = self._probe(model, data[0].to(device))
-        if self.heads is None and self.single > 0:
-            made = [unimodal_head(model.head, width) for _ in data.names]
-            self.heads = nn.ModuleList(made).to(device)
-        elif self._head_names is not None and self._head_names != data.names:
-            raise ConfigError(f"MCE: heads are for {self._head_names}, the data have {data.names}.")
+        if self._heads_for or self.single > 0:
+            self.heads = single_heads("MCE", self.heads, self._heads_for, model, width)
         self._prior = self.task.baseline(data.target).to(device) if self.empty == "prior" else None
 
     def _probe(self, model: MultimodalModel, row: Batch) -> int:

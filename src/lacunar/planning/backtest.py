@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
+from lacunar.arguments import checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, RunError, did_you_mean
@@ -39,6 +40,7 @@ STRATEGIES = ("sk-ll", "utility-per-cost", "rehearsal", "even", "random", "best-
 KIND, FORMAT = "lacunar backtest", 1
 
 
+@checked
 def backtest(
     data: MultimodalDataset | Splits,
     costs: CostModel | Mapping[str, Any] | str | os.PathLike[str],

@@ -7,13 +7,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
-from lacunar.data.description import _UniqueKeyLoader
+from lacunar.data.plain_yaml import read_yaml
 from lacunar.errors import ConfigError, did_you_mean
 
 __all__ = ["CostModel", "Unit"]
@@ -105,7 +103,7 @@ class CostModel:
         place = "costs"
         if isinstance(source, (str, os.PathLike)):
             place = str(source)
-            source = _load(Path(source))
+            source = read_yaml(source, "Costs")
         if not isinstance(source, Mapping) or not source:
             raise ConfigError(f"{place}: expected a price for each modality, such as {{'image': 50}}, got {source!r}.")
         try:
@@ -343,12 +341,3 @@ def _bundles(given: Any, prices: Mapping[str, float]) -> Iterable[tuple[tuple[st
         if len(set(members)) < 2:
             raise ConfigError(f"bundles: expected at least two modalities in a bundle, got {'+'.join(members)!r}.")
         yield tuple(name for name in prices if name in members), _number(f"bundles, {'+'.join(members)!r}", price)
-
-
-def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise ConfigError(f"Costs not found: {path}.")
-    try:
-        return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_UniqueKeyLoader)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not a YAML file ({' '.join(str(error).split())}).") from error

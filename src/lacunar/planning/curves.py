@@ -7,12 +7,14 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from joblib import delayed
 
+from lacunar.arguments import checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, did_you_mean
@@ -44,6 +46,7 @@ class Prediction(NamedTuple):
     draws: np.ndarray  #: bootstrap draws, ``(D, *shape of n)``
 
 
+@checked
 def learning_curves(
     data: MultimodalDataset | Splits,
     subsets: Sequence[Iterable[str] | str] | None = None,
@@ -85,6 +88,8 @@ def learning_curves(
         DataError: an unknown modality, no target, or too few samples with a subset.
         RunError: ``out`` holds trainings of other data or another learner.
     """
+    if not isinstance(sizes, Iterable) or not all(isinstance(size, Real) for size in sizes):
+        raise ConfigError(f"sizes: expected shares in (0, 1], such as (0.5, 1.0), got {sizes!r}.")
     shares = sorted({float(size) for size in sizes})
     if not shares or not 0 < shares[0] <= shares[-1] <= 1:
         raise ConfigError(f"sizes: expected shares in (0, 1], got {list(sizes)!r}.")
@@ -214,6 +219,7 @@ class Curves:
         return "\n".join([*lines, self.frame.to_string(index=False, float_format="{:.4g}".format), *self.notes])
 
 
+@checked
 def fit_curves(
     points: pd.DataFrame, *, metric: str | None = None, ceiling: float | None = None, draws: int = 500, seed: int = 0
 ) -> Curves:

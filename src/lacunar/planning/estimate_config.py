@@ -20,15 +20,24 @@ def asked_codes(lattice: Lattice, subsets: Iterable[Iterable[str] | str | int] |
     """Codes of the subsets that were asked for, small ones first; all of them for None."""
     if subsets is None:
         return lattice.subsets
-    if isinstance(subsets, str):
-        subsets = [subsets]
-    codes = set()
-    for subset in subsets:
-        codes.add(lattice.index(subset.split("+") if isinstance(subset, str) else subset))
-    codes.discard(0)
+    codes = {code for code in given_codes(lattice, subsets) if code}
     if not codes:
         raise ConfigError("subsets: expected at least one non-empty subset.")
     return sorted(codes, key=lambda code: (code.bit_count(), code))
+
+
+def given_codes(lattice: Lattice, subsets: Any) -> list[int]:
+    """Codes of subsets that were given as names, labels or codes, in their order.
+
+    Raises:
+        ConfigError: no list of subsets.
+        DataError: an unknown modality or code.
+    """
+    if isinstance(subsets, str):
+        subsets = [subsets]
+    if not isinstance(subsets, Iterable):
+        raise ConfigError(f"subsets: expected a list of subsets, such as [{lattice.label(1)!r}], got {subsets!r}.")
+    return [lattice.index(subset.split("+") if isinstance(subset, str) else subset) for subset in subsets]
 
 
 def describe_model(make_model: Callable[[MultimodalDataset], Any], train: MultimodalDataset) -> list[str]:

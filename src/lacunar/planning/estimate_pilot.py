@@ -18,6 +18,7 @@ from lacunar.data.part import one_part
 from lacunar.data.splits import Splits
 from lacunar.data.splitting import make_folds, make_splits
 from lacunar.errors import ConfigError, DataError
+from lacunar.planning.repeats import seed_list
 from lacunar.tasks.base import to_plain
 from lacunar.training.folder import describe_data
 
@@ -152,15 +153,8 @@ def make_repeats(
         ConfigError: seeds or folds that are no numbers of repeats.
         DataError: fewer samples or groups than folds, or a part that cannot be learned from.
     """
-    numbers = list(range(seeds)) if isinstance(seeds, (int, np.integer)) and not isinstance(seeds, bool) else seeds
-    if not isinstance(numbers, (list, tuple)) or not numbers:
-        raise ConfigError(f"seeds: expected how many, at least 1, or a list of whole numbers, got {seeds!r}.")
-    for seed in numbers:
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise ConfigError(f"seeds: expected whole numbers from 0 up, got {seed!r}.")
-    if len(set(numbers)) < len(numbers):
-        raise ConfigError(f"seeds: expected different numbers, got {list(numbers)}.")
-    if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 1:
+    numbers = seed_list(seeds)
+    if folds < 1:
         raise ConfigError(f"folds: expected 1 (a hold-out for each seed) or more, got {folds!r}.")
     for name, fraction in (("held_out", held_out), ("val", val)):
         if not 0 < fraction < 1:
@@ -178,7 +172,7 @@ def make_repeats(
         )
     position = {key: row for row, key in enumerate(pilot.ids.tolist())}
     made = []
-    for seed in map(int, numbers):
+    for seed in numbers:
         try:
             if folds == 1:
                 cuts = [make_splits(pilot, 1 - held_out - val, val, held_out, seed=seed)]

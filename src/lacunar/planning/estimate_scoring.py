@@ -54,7 +54,7 @@ def metric_for(task: Task, metric: str | None) -> str:
     """
     if metric is None:
         return _DEFAULTS[task.kind]
-    if metric not in METRICS:
+    if not isinstance(metric, str) or metric not in METRICS:
         raise ConfigError(f"metric: unknown {metric!r}.{did_you_mean(metric, METRICS)}")
     if task.kind not in METRICS[metric]:
         suitable = ", ".join(name for name, kinds in METRICS.items() if task.kind in kinds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,8 @@ def attributes(data: MultimodalDataset, asked: Sequence[str] | str | bool | None
         return known
     if asked is False:
         return []
+    if not isinstance(asked, Iterable):
+        raise ConfigError(f"subgroups: expected names of attributes, True or False, got {asked!r}.")
     names = [asked] if isinstance(asked, str) else list(asked)
     for name in names:
         if name not in known:

@@ -21,7 +21,7 @@ from lacunar.planning.outlook import Outlook
 from lacunar.planning.rehearsal import Rehearsal, rehearse
 from lacunar.planning.repeats import seed_list
 from lacunar.planning.utilities import utilities as estimate_utilities
-from lacunar.planning.utility_table import UtilityTable
+from lacunar.planning.utility_table import UtilityTable, a_table
 
 __all__ = ["FAR", "Knowledge", "Settings", "learn", "most_effective", "outlook_of", "prefilter"]
 
@@ -199,9 +199,7 @@ def most_effective(lattice: Lattice, costs: CostModel, budget: float, codes: Ite
 def _checked(table: UtilityTable | None, pilot: MultimodalDataset) -> UtilityTable | None:
     if table is None:
         return None
-    if not isinstance(table, UtilityTable):
-        raise ConfigError(f"utilities: expected a UtilityTable, as lacunar.utilities gives it, got {type(table)}.")
-    if table.names != pilot.names:
+    if a_table(table, "utilities").names != pilot.names:
         raise DataError(
             f"utilities: expected a table of the modalities {', '.join(pilot.names)}, got {', '.join(table.names)}."
         )

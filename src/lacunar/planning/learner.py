@@ -83,6 +83,12 @@ class Learner:
     fit: Mapping[str, Any] = field(default_factory=dict)
     val: float = 0.2
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.fit, Mapping):
+            raise ConfigError(
+                f"fit: expected arguments of lacunar.fit, such as {{'max_epochs': 20}}, got {self.fit!r}."
+            )
+
     def score(self, train: MultimodalDataset, test: MultimodalDataset, seed: int = 0, fill: bool = False) -> Outcome:
         """Train on what there is, and score on held-out samples with all that they have.
 

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lacunar.arguments import at_least, checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.part import train_part
 from lacunar.data.splits import Splits
-from lacunar.errors import ConfigError
+from lacunar.errors import ConfigError, did_you_mean
 from lacunar.lattice import MAX_TABLE, Lattice
 from lacunar.planning import strategies
 from lacunar.planning.candidates import NOTHING, affordable, why_nothing
@@ -35,6 +36,7 @@ from lacunar.planning.repeats import seed_list
 from lacunar.planning.result import Plan
 from lacunar.planning.sensitivity import COLUMNS, flips
 from lacunar.planning.strategies import Case, Strategy
+from lacunar.planning.utilities import OFFERED
 from lacunar.planning.utility_table import UtilityTable
 
 __all__ = ["plan"]
@@ -42,6 +44,7 @@ __all__ = ["plan"]
 logger = logging.getLogger(__name__)
 
 
+@checked
 def plan(
     data: MultimodalDataset | Splits,
     costs: CostModel | Mapping[str, Any] | str | os.PathLike[str],
@@ -118,6 +121,9 @@ def plan(
     """
     began = time.perf_counter()
     rule, prices = strategies.get(strategy), CostModel.read(costs)
+    at_least(0, seed=seed)
+    if estimator not in (None, *OFFERED):
+        raise ConfigError(f"estimator: unknown {estimator!r}.{did_you_mean(str(estimator), OFFERED)}")
     _check_goal(rule, budget, target, min_gain, confidence, assurance)
     asked = attributes(train_part(data, "plan"), subgroups)
     prices.check(data.names)

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from lacunar.arguments import at_least, checked
 from lacunar.errors import ConfigError, DataError
 from lacunar.evaluation.statistics import percentile_interval
 from lacunar.lattice import Lattice
 from lacunar.planning.costs import CostModel
 from lacunar.planning.indicators import MINIMUM_GAIN, DegenerateUtilityWarning, Indicator, get
-from lacunar.planning.utility_table import UtilityTable
+from lacunar.planning.utility_table import UtilityTable, a_table
 
 __all__ = ["CLEAR", "Ranking", "Stability", "family_note", "rank", "subset_costs", "top_shares"]
 
@@ -110,6 +111,7 @@ class Ranking:
         return "\n".join([head, text, verdict, order, *[f"note: {note}" for note in self.notes]])
 
 
+@checked
 def rank(
     table: UtilityTable,
     indicator: str = "utility",
@@ -150,7 +152,9 @@ def rank(
     Warns:
         DegenerateUtilityWarning: the gain to divide by is too small to mean anything.
     """
-    chosen, lattice = get(indicator), table.lattice
+    chosen, lattice = get(indicator), a_table(table).lattice
+    at_least(0, seed=seed)
+    at_least(1, samples=samples)
     chosen.check_options(options)
     if draws < 1:
         raise ConfigError(f"draws: expected at least 1, got {draws}.")
@@ -314,7 +318,7 @@ def _rows(chosen: Indicator, width: int, lattice: Lattice, size: int | Iterable[
     """The codes to rank, small ones first, and what they are."""
     wanted: set[int] | None = None
     if size is not None:
-        wanted = {size} if isinstance(size, (int, np.integer)) else set(size)
+        wanted = set(size) if isinstance(size, Iterable) else {size}
         if not wanted or isinstance(size, bool) or any(s not in range(1, lattice.M + 1) for s in wanted):
             raise ConfigError(f"size: expected 1 to {lattice.M}, the number of modalities, or several, got {size!r}.")
     if width == lattice.M and width != len(lattice):

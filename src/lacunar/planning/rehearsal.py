@@ -19,6 +19,7 @@ import pandas as pd
 from joblib import delayed
 from scipy import stats
 
+from lacunar.arguments import at_least, checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, did_you_mean
@@ -129,6 +130,7 @@ class Rehearsal:
         return "\n".join([head, shown.to_string(index=False, float_format="{:.3f}".format), *self.notes])
 
 
+@checked
 def rehearse(
     data: MultimodalDataset | Splits,
     subsets: Sequence[Iterable[str] | str] | None = None,
@@ -182,6 +184,7 @@ def rehearse(
     data = pilot_samples(data, "rehearse")
     if data.target is None or data.task is None:
         raise DataError("A rehearsal needs a target, and the data have none.")
+    at_least(1, draws=draws)
     if not 0 < keep < 1:
         raise ConfigError(f"keep: expected a share in (0, 1), got {keep!r}.")
     chosen = named_subsets(data.lattice, subsets, proper=True)

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lacunar.arguments import checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError
 from lacunar.lattice import Lattice
@@ -33,6 +34,7 @@ ENOUGH = 5
 """From this many permutations on their mean is steady enough."""
 
 
+@checked
 def replaced_utilities(
     model: Any,
     data: MultimodalDataset,
@@ -82,6 +84,7 @@ def replaced_utilities(
     return setup.table("masked", metric, lattice, scored, facts, notes, began)
 
 
+@checked
 def permuted_utilities(
     model: Any,
     data: MultimodalDataset,

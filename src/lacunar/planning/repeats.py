@@ -10,6 +10,7 @@ from joblib import Parallel
 
 from lacunar.errors import ConfigError, DataError
 from lacunar.lattice import Lattice
+from lacunar.planning.estimate_config import given_codes
 from lacunar.planning.estimate_progress import CellProgress
 from lacunar.planning.estimate_store import CellStore
 
@@ -22,7 +23,10 @@ def seed_list(seeds: int | Sequence[int]) -> list[int]:
     Raises:
         ConfigError: no seed, a seed that is no whole number from 0 up, or one that is given twice.
     """
-    given = list(range(seeds)) if isinstance(seeds, (int, np.integer)) else list(seeds)
+    if isinstance(seeds, (int, np.integer)) and not isinstance(seeds, bool):
+        given = list(range(seeds))
+    else:
+        given = list(seeds) if isinstance(seeds, Iterable) else []
     if not given or any(isinstance(s, bool) or not isinstance(s, (int, np.integer)) or s < 0 for s in given):
         raise ConfigError(f"seeds: expected how many repeats, at least 1, or their seeds from 0 up, got {seeds!r}.")
     if len(set(given)) < len(given):
@@ -47,8 +51,7 @@ def named_subsets(
     if subsets is None:
         return [lattice.subset(code) for code in lattice.subsets if (code != full) == proper]
     found = []
-    for given in [subsets] if isinstance(subsets, str) else subsets:
-        code = lattice.index(given.split("+") if isinstance(given, str) else list(given))
+    for code in given_codes(lattice, subsets):
         if code == 0:
             raise DataError("subsets: expected at least one modality in each, got none.")
         if proper and code == full:

@@ -119,6 +119,8 @@ def fit_options(given: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:
         return usual
     from lacunar.training.fit import fit  # brings Lightning, which estimators do without
 
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"fit: expected arguments of lacunar.fit, such as {{'max_epochs': 20}}, got {given!r}.")
     known = [name for name in inspect.signature(fit).parameters if name not in OWN]
     options = dict(given)
     for name in options:

@@ -11,16 +11,18 @@ from typing import Literal
 
 import numpy as np
 
+from lacunar.arguments import at_least, checked
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.lattice import Lattice
 from lacunar.planning.indicators import MINIMUM_GAIN, DegenerateUtilityWarning
 from lacunar.planning.search import cost_benefit, exhaustive, greedy_utility
 from lacunar.planning.selection_base import TIE, Path, Selection, checked_size, pick, selected, steps_of
-from lacunar.planning.utility_table import UtilityTable
+from lacunar.planning.utility_table import UtilityTable, a_table
 
 __all__ = ["Selection", "cost_benefit", "exhaustive", "greedy_utility", "select"]
 
 
+@checked
 def select(
     table: UtilityTable,
     k: int | None = None,
@@ -74,7 +76,9 @@ def select(
     ):
         if given not in known:
             raise ConfigError(f"unknown {option} {given!r}.{did_you_mean(given, known)}")
-    lattice = table.lattice
+    lattice = a_table(table).lattice
+    at_least(0, seed=seed)
+    at_least(1, draws=draws)
     k = checked_size(k, lattice, max(1, lattice.M - 1))
     bits = 1 << np.arange(lattice.M)
 

@@ -11,6 +11,7 @@ from typing import Any
 import joblib
 import numpy as np
 
+from lacunar.arguments import checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, LacunarError, did_you_mean
@@ -38,6 +39,7 @@ OFFERED = ("retrain", "amortised")
 MOST_ITEMS = 20_000_000
 
 
+@checked
 def utilities(
     data: MultimodalDataset | Splits,
     make_model: Callable[[MultimodalDataset], Any] | None = None,

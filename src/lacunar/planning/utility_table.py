@@ -28,7 +28,7 @@ from lacunar.planning.utility_parts import (
 )
 from lacunar.training.files import read_json, write_whole
 
-__all__ = ["ESTIMATORS", "UtilityTable", "named_differences"]
+__all__ = ["ESTIMATORS", "UtilityTable", "a_table", "named_differences"]
 
 FORMAT = 1
 KIND = "lacunar utility table"
@@ -382,3 +382,16 @@ class UtilityTable:
 def _in_order(given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a table as they are hashed."""
     return {part.name: given[part.name] for part in fields(UtilityTable)}
+
+
+def a_table(given: Any, what: str = "table") -> UtilityTable:
+    """A utility table.
+
+    Raises:
+        ConfigError: anything else; ``what`` is the name of the argument.
+    """
+    if not isinstance(given, UtilityTable):
+        raise ConfigError(
+            f"{what}: expected a UtilityTable, as lacunar.utilities gives it, got {type(given).__name__}."
+        )
+    return given

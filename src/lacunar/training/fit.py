@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 from torch import Tensor, nn
 
+from lacunar.arguments import at_least, checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError
 from lacunar.models.multimodal import MultimodalModel, input_facts
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 Finish = Callable[[nn.Module, "Splits", "References | None"], nn.Module]
 
 
+@checked
 def fit(
     data: Splits,
     model: MultimodalModel | None = None,
@@ -121,9 +123,10 @@ def fit(
     """
     _check_data(data)
     given = locals()
-    if isinstance(snapshots, bool) or not isinstance(snapshots, int) or snapshots < 0:
-        raise ConfigError(f"snapshots: expected a whole number of at least 0, got {snapshots!r}.")
     options = TrainingOptions(**{name: given[name] for name in TrainingOptions.names()}).checked(len(data.train))
+    at_least(0, num_workers=num_workers, snapshots=snapshots)
+    if references is not None and not hasattr(references, "scores"):
+        raise ConfigError(f"references: expected what lacunar.references(data.train) gives, got {references!r}.")
     if tensorboard and out is None:
         raise ConfigError("tensorboard=True writes files: give the folder of the run as out=.")
     first = options.devices == 1 or process_rank() == 0

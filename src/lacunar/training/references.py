@@ -29,6 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from lacunar.arguments import at_least, checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.part import one_part
 from lacunar.errors import ConfigError, DataError, RunError, did_you_mean
@@ -59,6 +60,7 @@ NETWORK = "network"
 TREES = 200
 
 
+@checked
 def references(
     data: MultimodalDataset,
     *,
@@ -96,6 +98,11 @@ def references(
     data = one_part(data, "references", "data.train")
     if data.target is None or data.task is None:
         raise DataError(f"References need a target, and {data.name!r} has none.")
+    at_least(2, folds=folds)
+    at_least(1, max_epochs=max_epochs)
+    at_least(0, seed=seed)
+    if not isinstance(models or {}, Mapping):
+        raise ConfigError(f"references: models: expected a mapping from modalities to models, got {models!r}.")
     for name in models or {}:
         if name not in data.names:
             raise ConfigError(f"references: unknown modality {name!r}.{did_you_mean(name, data.names)}")

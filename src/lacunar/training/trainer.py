@@ -124,17 +124,18 @@ class Training:
             own.append(EpochCheckpoint(folder.checkpoint, self.mark))
         fixed = type(self.module.objective).training_set is Objective.training_set
         began_here = not dist.is_initialized()
-        trainer = pl.Trainer(
-            accelerator=options.accelerator, devices=options.devices, strategy=self._strategy(),
-            precision=options.precision,  # type: ignore[arg-type]
-            max_epochs=options.max_epochs, accumulate_grad_batches=options.accumulate,
-            gradient_clip_val=options.gradient_clip,
-            callbacks=[*own, *callbacks], plugins=[WholeFiles(content)],
-            logger=False, enable_checkpointing=folder is not None, enable_progress_bar=False,
-            enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
-            reload_dataloaders_every_n_epochs=0 if fixed else 1,
-            default_root_dir=None if folder is None else folder.path,
-        )  # fmt: skip
+        with _can_compute(options):
+            trainer = pl.Trainer(
+                accelerator=options.accelerator, devices=options.devices, strategy=self._strategy(),
+                precision=options.precision,  # type: ignore[arg-type]
+                max_epochs=options.max_epochs, accumulate_grad_batches=options.accumulate,
+                gradient_clip_val=options.gradient_clip,
+                callbacks=[*own, *callbacks], plugins=[WholeFiles(content)],
+                logger=False, enable_checkpointing=folder is not None, enable_progress_bar=False,
+                enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
+                reload_dataloaders_every_n_epochs=0 if fixed else 1,
+                default_root_dir=None if folder is None else folder.path,
+            )  # fmt: skip
         with _interrupts(self.keeper, folder), _one_group(began_here):
             trainer.fit(self.module, ckpt_path=None if content is None else folder.checkpoint)  # type: ignore[union-attr]
 
@@ -190,12 +191,19 @@ class Training:
 
 def check_device(options: TrainingOptions) -> pl.Trainer:
     """Ask Lightning now, before anything is written or trained, whether it can compute as it is told to."""
-    try:
+    with _can_compute(options):
         return pl.Trainer(
             accelerator=options.accelerator, devices=options.devices, strategy=options.strategy,
             precision=options.precision,  # type: ignore[arg-type]
             logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _can_compute(options: TrainingOptions) -> Iterator[None]:
+    """What Lightning refuses when it is set up, as an error that names the arguments."""
+    try:
+        yield
     except (MisconfigurationException, ValueError, TypeError) as error:
         asked = ", ".join(
             f"{name}={getattr(options, name)!r}" for name in ("accelerator", "devices", "strategy", "precision")

@@ -1,0 +1,75 @@
+"""Arguments held against their annotations: text where a number is meant, or NaN, is told by name."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from lacunar.errors import ConfigError
+
+__all__ = ["at_least", "checked"]
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+_PLAIN: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "bool": ("True or False", lambda value: isinstance(value, (bool, np.bool_))),
+    "int": ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
+    "float": (
+        "a finite number",
+        lambda value: isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value),
+    ),
+}
+
+
+def checked(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """A function that refuses what does not suit an annotation of ``bool``, ``int`` or ``float``, ``| None`` or not.
+
+    Other annotations are left to the function itself, as are ranges. Of a constructor the message names the class.
+
+    Raises:
+        ConfigError: from the function, before anything else.
+    """
+    signature = inspect.signature(function)
+    plain = {name: kinds for name, one in signature.parameters.items() if (kinds := _plain_kinds(one))}
+    constructor = function.__name__ == "__init__"
+
+    @functools.wraps(function)
+    def wrapper(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            if name in plain and not (value is None and "None" in plain[name]):
+                known = [_PLAIN[kind] for kind in plain[name] if kind != "None"]
+                if not any(fits(value) for _, fits in known):
+                    where = type(args[0]).__name__ if constructor else function.__name__
+                    expected = " or ".join(said for said, _ in known)
+                    raise ConfigError(f"{where}: {name}: expected {expected}, got {value!r}.")
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def at_least(least: float, **given: float | None) -> None:
+    """Refuse numbers below ``least``, by name; None is not given.
+
+    Raises:
+        ConfigError: for the first of them.
+    """
+    for name, value in given.items():
+        if value is not None and value < least:
+            raise ConfigError(f"{name}: expected a number of at least {least:g}, got {value!r}.")
+
+
+def _plain_kinds(parameter: inspect.Parameter) -> list[str]:
+    """The kinds that a parameter is annotated with when all of them are plain; an empty list otherwise."""
+    annotation = parameter.annotation
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return []
+    kinds = [kind.strip() for kind in text.split("|")]
+    return kinds if all(kind in _PLAIN or kind == "None" for kind in kinds) and kinds != ["None"] else []

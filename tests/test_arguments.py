@@ -1,0 +1,90 @@
+"""Numbers and switches of the public functions, constructors and methods: what is none is refused by name."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import lacunar as lc
+from lacunar import evaluation, generation, objectives
+from lacunar.arguments import _PLAIN, _plain_kinds, at_least, checked
+from lacunar.errors import ConfigError
+
+
+@checked
+def example(rate: float, count: int = 1, on: bool = False, share: float | None = None, name: str = "", *rest: int):
+    return rate, count, on, share, name, rest
+
+
+def test_what_suits_its_annotation_goes_through():
+    assert example(1, np.int64(2), np.True_, None, 5, "x") == (1, 2, True, None, 5, ("x",))
+    assert example(np.float32(0.5), share=0.25) == (0.5, 1, False, 0.25, "", ())
+    assert inspect.signature(example).parameters["share"].annotation in ("float | None", float | None)
+    with pytest.raises(TypeError, match="missing a required argument: 'rate'"):
+        example()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"rate": "1e-3"}, "example: rate: expected a finite number, got '1e-3'"),
+        ({"rate": None}, "rate: expected a finite number, got None"),
+        ({"rate": True}, "rate: expected a finite number, got True"),
+        ({"rate": float("nan")}, "rate: expected a finite number, got nan"),
+        ({"rate": float("inf")}, "rate: expected a finite number, got inf"),
+        ({"rate": 1, "count": 1.0}, r"count: expected a whole number, got 1\.0"),
+        ({"rate": 1, "count": True}, "count: expected a whole number, got True"),
+        ({"rate": 1, "on": "no"}, "on: expected True or False, got 'no'"),
+        ({"rate": 1, "on": 0}, "on: expected True or False, got 0"),
+        ({"rate": 1, "share": [1]}, r"share: expected a finite number, got \[1\]"),
+    ],
+)
+def test_what_does_not_is_told_by_name(given, expected):
+    with pytest.raises(ConfigError, match=expected):
+        example(**given)
+
+
+def test_annotations_may_be_types_or_text():
+    def plain(annotation):
+        return _plain_kinds(inspect.Parameter("x", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation))
+
+    assert [plain(int), plain("int"), plain(float | None), plain("bool | None")] == [
+        ["int"], ["int"], ["float", "None"], ["bool", "None"],
+    ]  # fmt: skip
+    assert not any(plain(one) for one in (inspect.Parameter.empty, str, "None", "int | str", list[int], "Task"))
+
+
+def test_numbers_too_low_are_told_by_name():
+    at_least(1, epochs=1, folds=None)
+    with pytest.raises(ConfigError, match=r"folds: expected a number of at least 1, got 0\."):
+        at_least(1, epochs=1, folds=0)
+
+
+def public():
+    """Every public function, completer and training method that has numbers or switches."""
+    parts = [getattr(module, name) for module in (lc, evaluation) for name in module.__all__]
+    functions = [part for part in parts if inspect.isfunction(part)]
+    classes = [*generation.available().values(), *objectives.available().values()]
+    return {part.__name__: part for part in [*functions, *classes]}
+
+
+def plain_arguments():
+    found = []
+    for name, function in public().items():
+        for argument, one in inspect.signature(function).parameters.items():
+            kinds = [kind for kind in _plain_kinds(one) if kind != "None"]
+            if kinds:
+                found.append(pytest.param(function, argument, kinds, id=f"{name}-{argument}"))
+    return found
+
+
+@pytest.mark.parametrize(("function", "argument", "kinds"), plain_arguments())
+def test_every_public_number_and_switch_is_checked(function, argument, kinds):
+    needed = {
+        name: 1 if _plain_kinds(one) else None
+        for name, one in inspect.signature(function).parameters.items()
+        if one.default is inspect.Parameter.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+    }
+    expected = " or ".join(_PLAIN[kind][0] for kind in kinds)
+    with pytest.raises(ConfigError, match=f"{function.__name__}: {argument}: expected {expected}, got 'text'"):
+        function(**{**needed, argument: "text"})
