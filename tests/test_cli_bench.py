@@ -73,7 +73,7 @@ def test_help_names_the_commands(capsys):
         ("bench run R", "--out is needed, for example --out results/benchmark"),
         ("bench run R --out O --onyl x", "unknown option --onyl. Did you mean '--only'?"),
         ("bench run R --out O --only zzz", "--only 'zzz' matches none of 4 cells, such as 'world (a) | late | 0'"),
-        ("bench run nowhere.yaml --out O", "nowhere.yaml cannot be read"),
+        ("bench run nowhere.yaml --out O", "Recipe not found: nowhere.yaml"),
         ("bench run R --out O --cluster loca", "expected 'local:2' (two workers here)"),
         ("bench report nowhere", "nowhere: no finished cells to collect; run the recipe first"),
         ("bench tune R", "--out is needed, for example --out results/tuning"),

@@ -18,13 +18,15 @@ __all__ = ["at_least", "checked"]
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
+#: What each plain annotation is in words, and what suits it.
 _PLAIN: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "bool": ("True or False", lambda value: isinstance(value, (bool, np.bool_))),
+    "bool": ("True, False", lambda value: isinstance(value, (bool, np.bool_))),
     "int": ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
     "float": (
         "a finite number",
         lambda value: isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value),
     ),
+    "None": ("None", lambda value: value is None),
 }
 
 
@@ -43,12 +45,9 @@ def checked(function: Callable[Given, Result]) -> Callable[Given, Result]:
     @functools.wraps(function)
     def wrapper(*args: Given.args, **kwargs: Given.kwargs) -> Result:
         for name, value in signature.bind(*args, **kwargs).arguments.items():
-            if name in plain and not (value is None and "None" in plain[name]):
-                known = [_PLAIN[kind] for kind in plain[name] if kind != "None"]
-                if not any(fits(value) for _, fits in known):
-                    where = type(args[0]).__name__ if constructor else function.__name__
-                    expected = " or ".join(said for said, _ in known)
-                    raise ConfigError(f"{where}: {name}: expected {expected}, got {value!r}.")
+            if name in plain and not any(_PLAIN[kind][1](value) for kind in plain[name]):
+                where = type(args[0]).__name__ if constructor else function.__name__
+                raise ConfigError(f"{where}: {name}: expected {_said(plain[name])}, got {value!r}.")
         return function(*args, **kwargs)
 
     return wrapper
@@ -62,7 +61,12 @@ def at_least(least: float, **given: float | None) -> None:
     """
     for name, value in given.items():
         if value is not None and value < least:
-            raise ConfigError(f"{name}: expected a number of at least {least:g}, got {value!r}.")
+            raise ConfigError(f"{name}: expected at least {least:g}, got {value!r}.")
+
+
+def _said(kinds: list[str]) -> str:
+    words = ", ".join(_PLAIN[kind][0] for kind in kinds)
+    return " or ".join(words.rsplit(", ", 1))
 
 
 def _plain_kinds(parameter: inspect.Parameter) -> list[str]:
@@ -72,4 +76,4 @@ def _plain_kinds(parameter: inspect.Parameter) -> list[str]:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         return []
     kinds = [kind.strip() for kind in text.split("|")]
-    return kinds if all(kind in _PLAIN or kind == "None" for kind in kinds) and kinds != ["None"] else []
+    return kinds if all(kind in _PLAIN for kind in kinds) and kinds != ["None"] else []

@@ -130,10 +130,10 @@ def test_mistakes_are_named(tmp_path, place, value, message):
 
 def test_a_recipe_that_is_none(tmp_path):
     path = tmp_path / "recipe.yaml"
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="Recipe not found"):
         read_protocol_recipe(path)
     path.write_bytes(b"runs: \xff")
-    with pytest.raises(ConfigError, match="is not UTF-8 text"):
+    with pytest.raises(ConfigError, match="not a YAML file in UTF-8"):
         read_protocol_recipe(path)
 
 

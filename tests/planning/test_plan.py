@@ -391,9 +391,9 @@ def test_subgroups_that_are_too_small_cost_no_training():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"budget": -1}, "budget: expected an amount from 0 up, got -1"),
+        ({"budget": -1}, "budget: expected at least 0, got -1"),
         ({"budget": float("nan")}, "budget: expected a finite number"),
-        ({"budget": "all"}, "budget: expected a finite number, got 'all'"),
+        ({"budget": "all"}, "budget: expected a finite number or None, got 'all'"),
         ({"budget": None}, "either a budget or a target score, got neither"),
         ({"target": -0.4}, "either a budget or a target score, got both"),
         ({"strategy": "rehersal"}, "unknown strategy 'rehersal'.*Did you mean 'rehearsal'"),
@@ -406,7 +406,7 @@ def test_subgroups_that_are_too_small_cost_no_training():
         ({"metric": "accuracy"}, "the plan is in accuracy, but curves is in log_loss"),
         ({"subgroups": ["sex"]}, "unknown attribute 'sex'.*The data have none"),
         ({"confidence": 1.5}, "confidence: expected a number between 0 and 1"),
-        ({"top": 0}, "top: expected a whole number from 1 up"),
+        ({"top": 0}, "top: expected at least 1"),
         ({"seeds": 0}, "seeds: expected how many repeats"),
         ({"rehearsal": {"m0+m1+m2": 1.0}}, "is everything, and its quality is 1"),
         ({"rehearsal": 7}, "expected a Rehearsal, or a quality"),

@@ -150,9 +150,9 @@ def test_how_many():
     assert len(everything.subset) == 3 and any("nothing is left to generate" in note for note in everything.notes)
     assert select(UtilityTable.of(["a"], [0.5, 0.7])).subset == ("a",)
     for k in (0, 4, -1, 1.5, True, "2"):
-        with pytest.raises(ConfigError, match="k: expected 1 to 3"):
+        with pytest.raises(ConfigError, match="k: expected (1 to 3|a whole number or None), "):
             select(SYNERGY, k=k)
-        with pytest.raises(ConfigError, match="k: expected 1 to 3"):
+        with pytest.raises(ConfigError, match="k: expected (1 to 3|a whole number or None), "):
             exhaustive(SYNERGY, k=k)
 
 
@@ -243,9 +243,9 @@ def test_a_budget():
         assert "none" in str(nothing)
     with pytest.raises(ConfigError, match="budget: what does a subset cost"):
         exhaustive(SYNERGY, budget=3)
-    with pytest.raises(ConfigError, match="budget: expected a number of at least 0, got -1"):
+    with pytest.raises(ConfigError, match="budget: expected at least 0, got -1"):
         cost_benefit(SYNERGY, costs, -1)
-    with pytest.raises(ConfigError, match="budget: expected a number of at least 0, got nan"):
+    with pytest.raises(ConfigError, match="budget: expected a finite number, got nan"):
         cost_benefit(SYNERGY, costs, float("nan"))
 
 

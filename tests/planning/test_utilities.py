@@ -567,7 +567,7 @@ def test_random_subsets_train_on_the_loss_of_what_was_drawn():
     rows = torch.arange(30).repeat(3)
     output = model.predict_pairs(batch, lc.Pairs(rows, codes))
     torch.testing.assert_close(loss, data.task.loss(output, batch.target[rows]).mean())
-    with pytest.raises(ConfigError, match="at least 1 subset"):
+    with pytest.raises(ConfigError, match="subsets: expected at least 1"):
         RandomSubsets(0)
 
 
@@ -604,7 +604,7 @@ def test_a_class_that_a_subset_never_shows_gets_a_note():
         ({"baseline": True}, ConfigError, "baseline: expected"),
         ({"weights": "ipw"}, ConfigError, "expected None or 'inverse-probability', got 'ipw'"),
         ({"seeds": 0}, ConfigError, "seeds: expected how many"),
-        ({"seeds": [1, 1]}, ConfigError, "different numbers"),
+        ({"seeds": [1, 1]}, ConfigError, "expected each seed once"),
         ({"seeds": [-1]}, ConfigError, "from 0 up"),
         ({"folds": 0}, ConfigError, "folds: expected 1"),
         ({"folds": 100}, DataError, "The pilot has 60 samples; 100 folds need at least 100"),

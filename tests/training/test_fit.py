@@ -568,7 +568,7 @@ BAD = [
     ({"max_epochs": 0}, "max_epochs: expected a whole number of at least 1, got 0"),
     ({"batch_size": 2.5}, "batch_size: expected a whole number"),
     ({"lr": 0}, "lr: expected a number above 0, got 0"),
-    ({"lr": float("nan")}, "lr: expected a number above 0, got nan"),
+    ({"lr": float("nan")}, "lr: expected a finite number, got nan"),
     ({"weight_decay": -1}, "weight_decay: expected a number of at least 0"),
     ({"schedule": "onecycle"}, "schedule: unknown value 'onecycle'. Did you mean 'one-cycle'"),
     ({"select": "test"}, "select: unknown value 'test'"),
@@ -577,7 +577,7 @@ BAD = [
     ({"patience": 0}, "patience: expected a whole number of at least 1"),
     ({"seed": -1}, "seed: expected a whole number of at least 0"),
     ({"accumulate": 0}, "accumulate"),
-    ({"snapshots": -1}, "snapshots: expected a whole number of at least 0, got -1"),
+    ({"snapshots": -1}, "snapshots: expected at least 0, got -1"),
     ({"gradient_clip": 0}, "gradient_clip: expected a number above 0"),
 ]
 

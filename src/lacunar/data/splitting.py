@@ -58,8 +58,7 @@ def make_splits(
     labels = data.target.numpy() if stratify and data.target is not None else None
     if indices is not None and not isinstance(indices, Mapping):
         raise ConfigError(f"indices: expected a mapping from train, val and test to samples, got {indices!r}.")
-    if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ConfigError(f"seed: expected a whole number from 0 up, got {seed!r}.")
+    at_least(0, seed=seed)
     if indices is None:
         fractions = _fractions(train, val, test)
         part = allocate(data.ids, fractions, labels, data.groups, seed)
@@ -102,8 +101,7 @@ def make_folds(
     """
     data = one_part(data, "make_folds")
     at_least(0, seed=seed)
-    if not isinstance(folds, (int, np.integer)) or folds < 2:
-        raise ConfigError(f"folds: expected at least 2, a whole number, got {folds!r}.")
+    at_least(2, folds=folds)
     labels = None
     if by_class and data.task is not None and data.task.kind == "classification" and data.target is not None:
         labels = data.target.numpy()

@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lacunar.errors import ConfigError, DataError
+from lacunar.arguments import at_least
+from lacunar.errors import DataError
 from lacunar.generation.base import Completer
 from lacunar.lattice import MAX_TABLE, Lattice
 
@@ -34,8 +35,7 @@ class PatternBank(Completer):
 
     def __init__(self, min_rows: int = 10, seed: int = 0):
         super().__init__(seed)
-        if isinstance(min_rows, bool) or not isinstance(min_rows, int) or min_rows < 1:
-            raise ConfigError(f"PatternBank: min_rows: expected a whole number from 1, got {min_rows!r}.")
+        at_least(1, min_rows=min_rows)
         self.min_rows = min_rows
 
     def _fit(self, views: list[Tensor], present: Tensor, target: Tensor | None) -> None:

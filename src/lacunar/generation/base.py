@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from lacunar.arguments import at_least
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.part import one_part, train_part
@@ -56,8 +57,7 @@ class Completer(Configurable, ABC):
 
     def __init__(self, seed: int = 0):
         super().__init__()
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ConfigError(f"{type(self).__name__}: seed: expected a whole number from 0, got {seed!r}.")
+        at_least(0, seed=seed)
         self.seed = seed
         self.names: tuple[str, ...] = ()
         self.sizes: list[int] = []

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lacunar.errors import ConfigError
+from lacunar.arguments import at_least
 from lacunar.generation.base import Completer
 
 __all__ = ["KNNCompleter"]
@@ -34,8 +34,7 @@ class KNNCompleter(Completer):
 
     def __init__(self, neighbours: int = 10, seed: int = 0):
         super().__init__(seed)
-        if isinstance(neighbours, bool) or not isinstance(neighbours, int) or neighbours < 1:
-            raise ConfigError(f"KNNCompleter: neighbours: expected a whole number from 1, got {neighbours!r}.")
+        at_least(1, neighbours=neighbours)
         self.neighbours = neighbours
 
     def _fit(self, views: list[Tensor], present: Tensor, target: Tensor | None) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lacunar.errors import ConfigError
+from lacunar.arguments import at_least
 from lacunar.generation.base import Completer
 
 __all__ = ["RidgeCompleter"]
@@ -38,8 +38,7 @@ class RidgeCompleter(Completer):
 
     def __init__(self, min_rows: int = 20, seed: int = 0):
         super().__init__(seed)
-        if isinstance(min_rows, bool) or not isinstance(min_rows, int) or min_rows < 2:
-            raise ConfigError(f"RidgeCompleter: min_rows: expected a whole number from 2, got {min_rows!r}.")
+        at_least(2, min_rows=min_rows)
         self.min_rows = min_rows
         self._regressions: dict[tuple[tuple[int, ...], int], tuple[Tensor, Tensor]] = {}
         self.register_load_state_dict_post_hook(_forget)

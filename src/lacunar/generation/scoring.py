@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from lacunar.arguments import at_least, checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.part import one_part
 from lacunar.errors import ConfigError, DataError, did_you_mean
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["hide_some", "score_completer"]
 
 
+@checked
 def score_completer(
     completer: Completer,
     data: MultimodalDataset,
@@ -64,8 +66,7 @@ def score_completer(
     """
     if not 0 < rate < 1:
         raise ConfigError(f"score: rate: expected a share between 0 and 1, got {rate}.")
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise ConfigError(f"score: repeats: expected a whole number from 1, got {repeats!r}.")
+    at_least(1, repeats=repeats, resamples=resamples)
     data = one_part(data, "score", "data.test or data.val").observed()
     values, present = _values(completer, data, model)
     chosen = _chosen(hide, data.names)

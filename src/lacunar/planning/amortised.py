@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lacunar.arguments import at_least
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
@@ -46,8 +47,7 @@ class RandomSubsets(Objective):
 
     def __init__(self, subsets: int = 2, label_smoothing: float | None = None):
         super().__init__(label_smoothing)
-        if isinstance(subsets, bool) or not isinstance(subsets, int) or subsets < 1:
-            raise ConfigError(f"RandomSubsets: expected at least 1 subset per sample, got {subsets!r}.")
+        at_least(1, subsets=subsets)
         self.subsets = subsets
 
     def forward(self, model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:

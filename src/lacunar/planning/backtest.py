@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from lacunar.arguments import checked
+from lacunar.arguments import at_least, checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, RunError, did_you_mean
@@ -111,13 +111,11 @@ def backtest(
     for name, share in (("available", available), ("test", test)):
         if not 0 < share < 1:
             raise ConfigError(f"{name}: expected a share in (0, 1), got {share!r}.")
-    if isinstance(budget, bool) or not (budget >= 0 and np.isfinite(budget)):
-        raise ConfigError(f"budget: expected a finite number from 0 up, got {budget!r}.")
+    at_least(0, budget=budget)
     if estimator not in OFFERED:
         raise ConfigError(f"estimator: unknown {estimator!r}.{did_you_mean(estimator, OFFERED)}")
-    for name, count, least in (("repeats", repeats, 2), ("top", top, 1), ("draws", draws, 1)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            raise ConfigError(f"{name}: expected a whole number of at least {least}, got {count!r}.")
+    at_least(2, repeats=repeats)
+    at_least(1, top=top, draws=draws)
     chosen = tuple(dict.fromkeys([strategies] if isinstance(strategies, str) else strategies))
     if not chosen:
         raise ConfigError("strategies: expected at least one, got none.")

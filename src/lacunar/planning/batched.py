@@ -86,8 +86,6 @@ def wanted(
     Raises:
         ConfigError: it was asked for and cannot be done; says why.
     """
-    if asked is not None and not isinstance(asked, bool):
-        raise ConfigError(f"batched: expected True, False or None, got {asked!r}.")
     if asked is False or (asked is None and estimator != "retrain"):
         return False
     if estimator != "retrain":

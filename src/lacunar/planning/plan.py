@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lacunar.arguments import at_least, checked
@@ -122,9 +121,10 @@ def plan(
     began = time.perf_counter()
     rule, prices = strategies.get(strategy), CostModel.read(costs)
     at_least(0, seed=seed)
+    at_least(1, top=top, draws=draws)
     if estimator not in (None, *OFFERED):
         raise ConfigError(f"estimator: unknown {estimator!r}.{did_you_mean(str(estimator), OFFERED)}")
-    _check_goal(rule, budget, target, min_gain, confidence, assurance)
+    _check_goal(rule, budget, target, confidence, assurance)
     asked = attributes(train_part(data, "plan"), subgroups)
     prices.check(data.names)
     lattice = Lattice(data.names)
@@ -135,8 +135,8 @@ def plan(
     metric = _metric(pilot, metric, utilities, curves, rehearsal)
     estimator = estimator or ("amortised" if make_model is None and lattice.M > 2 else "retrain")
     settings = Settings(
-        make_model, completer, metric, seed_list(seeds), n_jobs, fit, estimator, _count("top", top),
-        _count("draws", draws), seed, None if out is None else Path(out), progress,
+        make_model, completer, metric, seed_list(seeds), n_jobs, fit, estimator, top,
+        draws, seed, None if out is None else Path(out), progress,
     )  # fmt: skip
     spend = math.inf if budget is None else float(budget)
     codes = _codes(lattice, prices, spend)
@@ -167,19 +167,15 @@ def plan(
     return made
 
 
-def _check_goal(rule: Strategy, budget: Any, target: Any, min_gain: float, confidence: float, assurance: float) -> None:
+def _check_goal(
+    rule: Strategy, budget: float | None, target: float | None, confidence: float, assurance: float
+) -> None:
     if "realised" in rule.needs:
         raise ConfigError(f"strategy: {rule.name!r} knows what buying will have brought; only a backtest can ask it.")
     if (budget is None) == (target is None):
         both = "both" if budget is not None else "neither"
         raise ConfigError(f"plan: expected either a budget or a target score, got {both}.")
-    for name, value in (("budget", budget), ("target", target), ("min_gain", min_gain)):
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value)
-        ):
-            raise ConfigError(f"{name}: expected a finite number, got {value!r}.")
-    if budget is not None and budget < 0:
-        raise ConfigError(f"budget: expected an amount from 0 up, got {budget!r}.")
+    at_least(0, budget=budget)
     if target is not None and rule.name != "rehearsal":
         raise ConfigError(
             f"target: only the strategy 'rehearsal' predicts scores, {rule.name!r} does not. Give a budget instead."
@@ -187,12 +183,6 @@ def _check_goal(rule: Strategy, budget: Any, target: Any, min_gain: float, confi
     for name, value in (("confidence", confidence), ("assurance", assurance)):
         if not 0 < value < 1:
             raise ConfigError(f"{name}: expected a number between 0 and 1, got {value!r}.")
-
-
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ConfigError(f"{name}: expected a whole number from 1 up, got {value!r}.")
-    return int(value)
 
 
 def _metric(pilot: MultimodalDataset, asked: str | None, utilities: Any, curves: Any, rehearsal: Any) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lacunar.arguments import checked
+from lacunar.arguments import at_least, checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError
 from lacunar.lattice import Lattice
@@ -115,8 +115,7 @@ def permuted_utilities(
         ConfigError: no permutation.
     """
     began = time.perf_counter()
-    if isinstance(permutations, bool) or not isinstance(permutations, int) or permutations < 1:
-        raise ConfigError(f"permutations: expected at least 1, got {permutations!r}.")
+    at_least(1, permutations=permutations)
     setup = Setup(model, data, train, task, probabilities, batch_size, memory)
     metric, lattice, n = metric_for(setup.task, metric), data.lattice, len(setup.rows)
     if n < 2:

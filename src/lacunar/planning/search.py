@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lacunar.arguments import at_least, checked
 from lacunar.errors import ConfigError
 from lacunar.lattice import Lattice
 from lacunar.planning.ranking import subset_costs, top_shares
@@ -25,6 +26,7 @@ from lacunar.planning.utility_table import UtilityTable
 __all__ = ["cost_benefit", "exhaustive", "greedy_utility"]
 
 
+@checked
 def greedy_utility(
     table: UtilityTable,
     k: int | None = None,
@@ -65,6 +67,7 @@ def greedy_utility(
     return selected(table, chosen, steps, run, f"greedy gain (k {k})", notes, None, draws, seed, confidence)
 
 
+@checked
 def cost_benefit(
     table: UtilityTable,
     costs: Any,
@@ -127,6 +130,7 @@ def cost_benefit(
     return selected(table, path[-1][0], steps, run, method, notes, prices, draws, seed, confidence)
 
 
+@checked
 def exhaustive(
     table: UtilityTable,
     k: int | None = None,
@@ -195,6 +199,5 @@ def exhaustive(
 def _prices(costs: Any, budget: float, lattice: Lattice, samples: int) -> np.ndarray:
     if costs is None:
         raise ConfigError("costs: expected a price for each modality, got None.")
-    if isinstance(budget, bool) or not isinstance(budget, (int, float, np.number)) or not budget >= 0:
-        raise ConfigError(f"budget: expected a number of at least 0, got {budget!r}.")
+    at_least(0, budget=budget)
     return subset_costs(costs, lattice, samples)

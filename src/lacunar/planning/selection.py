@@ -77,8 +77,7 @@ def select(
         if given not in known:
             raise ConfigError(f"unknown {option} {given!r}.{did_you_mean(given, known)}")
     lattice = a_table(table).lattice
-    at_least(0, seed=seed)
-    at_least(1, draws=draws)
+    at_least(0, seed=seed, draws=draws)
     k = checked_size(k, lattice, max(1, lattice.M - 1))
     bits = 1 << np.arange(lattice.M)
 

@@ -94,7 +94,7 @@ def checked_size(k: int | None, lattice: Lattice, default: int) -> int:
     """k, or the default; ConfigError for what is no number of modalities."""
     if k is None:
         return default
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= lattice.M:
+    if not 1 <= k <= lattice.M:
         raise ConfigError(f"k: expected 1 to {lattice.M}, the number of modalities, got {k!r}.")
     return int(k)
 

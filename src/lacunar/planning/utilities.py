@@ -11,7 +11,7 @@ from typing import Any
 import joblib
 import numpy as np
 
-from lacunar.arguments import checked
+from lacunar.arguments import at_least, checked
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, LacunarError, did_you_mean
@@ -121,8 +121,7 @@ def utilities(
         raise ConfigError(f"estimator: unknown {estimator!r}.{did_you_mean(estimator, OFFERED)}")
     if weights not in (None, "inverse-probability"):
         raise ConfigError(f"weights: expected None or 'inverse-probability', got {weights!r}.")
-    if isinstance(fewest, bool) or not isinstance(fewest, int) or fewest < 2:
-        raise ConfigError(f"fewest: expected a whole number of at least 2, got {fewest!r}.")
+    at_least(2, fewest=fewest)
     if lattice.M > MAX_TABLE:
         raise DataError(f"{lattice.M} modalities have 2^{lattice.M} subsets; utilities stop at {MAX_TABLE}.")
     metric = metric_for(task, metric)
