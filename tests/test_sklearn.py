@@ -262,3 +262,20 @@ def test_an_unknown_modality_at_prediction_is_refused(world):
         model.predict({"a": a, "bb": b})
     with pytest.raises(DataError, match="as in fit"):
         model.predict(frame_of(a, b))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"validation": "x"}, r"validation: expected a share of the samples in \(0, 1\), got 'x'"),
+        ({"make_model": "mlp"}, "make_model: expected a function from the training data to a model, got 'mlp'"),
+        ({"fit_options": "x"}, "fit_options: expected arguments of lacunar.fit as a mapping, got 'x'"),
+        ({"fit_options": {"lr": 0.1}}, "fit_options: 'lr' is set by the estimator itself"),
+        ({"fit_options": {"seed": 1}}, "fit_options: 'seed' is set by the estimator itself"),
+        ({"fit_options": {"schedul": "cosine"}}, "no argument 'schedul'. Did you mean 'schedule'"),
+    ],
+)
+def test_options_that_are_none_are_named(options, expected):
+    X = {"a": np.arange(40.0)[:, None], "b": np.ones((40, 2))}
+    with pytest.raises(ConfigError, match=expected):
+        MultimodalClassifier(max_epochs=1, **options).fit(X, np.arange(40) % 2)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -79,7 +81,7 @@ class _Multimodal(BaseEstimator):
         frames = X.modalities.items() if isinstance(X, ModalityFrame) else ()
         self.columns_ = {name: list(values.columns) for name, values in frames if isinstance(values, pd.DataFrame)}
         data = self._data(X, y, groups, self._task)
-        if not 0 < self.validation < 1:
+        if not isinstance(self.validation, Real) or not 0 < self.validation < 1:
             raise ConfigError(f"validation: expected a share of the samples in (0, 1), got {self.validation!r}.")
         seed = _seed(self.random_state)
         nothing = torch.zeros(len(data), dtype=torch.bool)
@@ -87,7 +89,7 @@ class _Multimodal(BaseEstimator):
         parts = data.split(train=1 - self.validation, val=self.validation, test=0.0, seed=seed)
         self.run_ = fit(
             parts,
-            None if self.make_model is None else self.make_model(parts.train),
+            self._model(parts.train),
             self._objective(),
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,
@@ -96,7 +98,7 @@ class _Multimodal(BaseEstimator):
             seed=seed,
             out=self.out,
             progress=self.progress,
-            **dict(self.fit_options or {}),
+            **self._fit_options(),
         )
         self.model_: Any = self.run_.model
         self.n_features_in_ = X.shape[1]
@@ -104,6 +106,30 @@ class _Multimodal(BaseEstimator):
             self.feature_names_in_ = np.asarray(X.columns, dtype=object)
         self._after_fit()
         return self
+
+    def _model(self, train: MultimodalDataset) -> Any:
+        if self.make_model is None:
+            return None
+        if not callable(self.make_model):
+            raise ConfigError(
+                f"make_model: expected a function from the training data to a model, got {self.make_model!r}."
+            )
+        return self.make_model(train)
+
+    def _fit_options(self) -> dict[str, Any]:
+        from lacunar.training.fit import fit
+
+        given = self.fit_options or {}
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"fit_options: expected arguments of lacunar.fit as a mapping, got {given!r}.")
+        own = {*self.get_params(deep=False), "seed", "data", "model"}
+        known = [name for name in inspect.signature(fit).parameters if name not in own]
+        for name in given:
+            if name in own:
+                raise ConfigError(f"fit_options: {name!r} is set by the estimator itself; leave it out.")
+            if name not in known:
+                raise ConfigError(f"fit_options: lacunar.fit has no argument {name!r}.{did_you_mean(name, known)}")
+        return dict(given)
 
     def predict(self, X: Any) -> np.ndarray:
         """The prediction for each sample, from whatever it has; the prior where it has nothing."""
