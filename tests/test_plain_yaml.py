@@ -24,10 +24,20 @@ def test_recipes_and_costs_may_say_them(tmp_path):
     assert lc.CostModel.read(costs).per_cell == {"image": 2000.0, "audio": 5.0}
 
 
-def test_text_for_a_number_is_refused_when_a_recipe_is_opened(tmp_path):
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("{arguments: {single: '0,5'}}", "method 'a': MCE: single: expected a finite number, got '0,5'"),
+        ("{fit: {lr: fast}}", "method 'a', fit: lr: expected a finite number, got 'fast'"),
+        ("{fit: {max_epochs: 2.5}}", r"method 'a', fit: max_epochs: expected a whole number or None, got 2\.5"),
+        ("{model: {features: wide}}", "method 'a', model: features: expected a whole number or None, got 'wide'"),
+        ("{references: {folds: all}}", "method 'a', references: folds: expected a whole number, got 'all'"),
+    ],
+)
+def test_text_for_a_number_is_refused_when_a_recipe_is_opened(tmp_path, method, expected):
     path = tmp_path / "recipe.yaml"
-    path.write_text("methods: {a: {objective: MCE, arguments: {single: '0,5'}}}\nproblems: {p: {dataset: digits}}\n")
-    with pytest.raises(ConfigError, match=r"method 'a': MCE: single: expected a finite number, got '0,5'"):
+    path.write_text(f"methods: {{a: {{objective: MCE, {method[1:-1]}}}}}\nproblems: {{p: {{dataset: digits}}}}\n")
+    with pytest.raises(ConfigError, match=expected):
         read_recipe(path)
 
 

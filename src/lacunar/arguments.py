@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from lacunar.errors import ConfigError
 
-__all__ = ["at_least", "checked"]
+__all__ = ["at_least", "check_arguments", "checked"]
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -39,18 +39,25 @@ def checked(function: Callable[Given, Result]) -> Callable[Given, Result]:
         ConfigError: from the function, before anything else.
     """
     signature = inspect.signature(function)
-    plain = {name: kinds for name, one in signature.parameters.items() if (kinds := _plain_kinds(one))}
+    plain = _plain_parameters(signature)
     constructor = function.__name__ == "__init__"
 
     @functools.wraps(function)
     def wrapper(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
-            if name in plain and not any(_PLAIN[kind][1](value) for kind in plain[name]):
-                where = type(args[0]).__name__ if constructor else function.__name__
-                raise ConfigError(f"{where}: {name}: expected {_said(plain[name])}, got {value!r}.")
+        given = signature.bind(*args, **kwargs).arguments
+        _check(plain, given, type(args[0]).__name__ if constructor else function.__name__)
         return function(*args, **kwargs)
 
     return wrapper
+
+
+def check_arguments(function: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
+    """Hold arguments against the annotations of a function that is not called yet.
+
+    Raises:
+        ConfigError: as from a :func:`checked` function; ``where`` begins the message.
+    """
+    _check(_plain_parameters(inspect.signature(function)), given, where)
 
 
 def at_least(least: float, **given: float | None) -> None:
@@ -64,9 +71,19 @@ def at_least(least: float, **given: float | None) -> None:
             raise ConfigError(f"{name}: expected at least {least:g}, got {value!r}.")
 
 
+def _check(plain: Mapping[str, list[str]], given: Mapping[str, Any], where: str) -> None:
+    for name, value in given.items():
+        if name in plain and not any(_PLAIN[kind][1](value) for kind in plain[name]):
+            raise ConfigError(f"{where}: {name}: expected {_said(plain[name])}, got {value!r}.")
+
+
 def _said(kinds: list[str]) -> str:
     words = ", ".join(_PLAIN[kind][0] for kind in kinds)
     return " or ".join(words.rsplit(", ", 1))
+
+
+def _plain_parameters(signature: inspect.Signature) -> dict[str, list[str]]:
+    return {name: kinds for name, one in signature.parameters.items() if (kinds := _plain_kinds(one))}
 
 
 def _plain_kinds(parameter: inspect.Parameter) -> list[str]:

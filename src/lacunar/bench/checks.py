@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from lacunar.arguments import check_arguments
 from lacunar.errors import ConfigError, did_you_mean
 
 __all__ = ["found_in", "keywords", "mapping", "missing_rates", "names", "of_known", "whole_number"]
@@ -42,8 +43,11 @@ def mapping(given: Any, where: str, known: Collection[str] | None = None) -> Map
 
 
 def keywords(given: Any, function: Callable[..., Any], where: str, but: Collection[str] = ()) -> Mapping[str, Any]:
-    """A mapping of arguments that a function takes, without those in ``but``."""
-    return mapping(given, where, [name for name in inspect.signature(function).parameters if name not in but])
+    """A mapping of arguments that suit a function, without those in ``but``."""
+    known = [name for name in inspect.signature(function).parameters if name not in but]
+    arguments = mapping(given, where, known)
+    check_arguments(function, arguments, where)
+    return arguments
 
 
 def names(given: Any, where: str) -> list[str]:
