@@ -21,11 +21,11 @@ PICKS = Path(__file__).parents[1] / "docs" / "results" / "picks.csv"
 ABOUT = """\
 # Benchmarks
 
-`make bench` (or `python -m benchmarks`) measures everything below in one run and writes this page; one benchmark alone
-runs with `python -m benchmarks step` (also `modalities`, `methods`, `loop`, `evaluation`, `bounded`, `utilities`). All
-figures are ratios within the run: the alternatives run in turn (A B C, C B A, ...) after a warm-up, a training step
-being forward, backward and optimiser, and the table gives the median over the rounds of the ratio within a round, with
-its quartiles. Everything runs on the processor.
+`make bench` (or `python -m benchmarks`) measures all of this but the last section in one run and writes this page; one
+benchmark alone runs with `python -m benchmarks step` (also `modalities`, `methods`, `loop`, `evaluation`, `bounded`,
+`utilities`). All figures are ratios within the run: the alternatives run in turn (A B C, C B A, ...) after a warm-up, a
+training step being forward, backward and optimiser, and the table gives the median over the rounds of the ratio within
+a round, with its quartiles. Everything runs on the processor.
 
 What is compared:
 

@@ -344,3 +344,11 @@ def test_strata_may_be_named():
         assert by_name == draw_presence(data, {"a": 0.5}, "exact-marginal", strata=strata)
     with pytest.raises(DataError, match="strata: unknown attribute 'sight'. Did you mean 'site'"):
         draw_presence(data, {"a": 0.5}, "exact-marginal", strata="sight")
+
+
+def test_rates_are_no_presence():
+    data = from_arrays({"a": np.ones((4, 1)), "b": np.ones((4, 2))}, [0, 1, 0, 1])
+    with pytest.raises(
+        DataError, match="'a': expected True or False for each sample, got 0.2. Missing rates are for splits"
+    ):
+        data.hide({"a": 0.2})

@@ -105,7 +105,9 @@ def parser() -> ArgumentParser:
     made.add_argument("--make_model", type=str, default=None, help="package.module.function from train data to a model")
     made.add_function_arguments(model_options, "model", as_group=True)
     made.add_function_arguments(trainer_options, "trainer", as_group=True)
-    made.add_argument("--split_seed", type=int, default=0, help="seed of the split, where the data name none")
+    made.add_argument(
+        "--split_seed", type=int, default=0, help="seed of the split, where the data do not come with their own parts"
+    )
     made.add_argument(
         "--rates", type=dict[str, float] | float | str | None, default=None,
         help="hide cells of train and validation samples for an experiment: 'audio=.8,image=.2' (fractions absent)",

@@ -282,6 +282,12 @@ def presence_by_name(present: Any, names: Sequence[str], count: int, ids: np.nda
         present = dict(zip(names, np.asarray(present.align(ids, names)).T))
     if isinstance(present, (pd.DataFrame, Mapping)):
         table = {str(key): _by_id(str(key), present[key], ids) for key in present}
+        for key, column in table.items():
+            if column.ndim != 1:
+                raise DataError(
+                    f"present: modality {key!r}: expected True or False for each sample, got {present[key]!r}. Missing "
+                    "rates are for splits, data.split(...).hide(rates), or for lacunar.draw_presence(data, rates)."
+                )
     else:
         array = np.asarray(present)
         if array.shape != (count, len(names)):

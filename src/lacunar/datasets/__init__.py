@@ -34,7 +34,8 @@ def load(name: str, **options: Any) -> Any:
 
     Returns:
         :class:`lacunar.data.splits.Splits` where the set has an official split, otherwise a
-        :class:`lacunar.MultimodalDataset`; its ``card`` says what is in it.
+        :class:`lacunar.MultimodalDataset`; its ``card`` says what is in it. Synthetic worlds with known answers are a
+        :class:`lacunar.datasets.synthetic.World`, whose samples are its ``data``.
 
     Raises:
         ConfigError: the name or an option is unknown.

@@ -245,7 +245,7 @@ def _check_measurable(pilot: MultimodalDataset, settings: Settings, curve: bool,
         raise DataError(
             f"{pilot.name}: no sample has all of {', '.join(pilot.names)}, and {what} can be measured on such samples "
             "only. Collect all of them for some samples, give curves= and rehearsal= from elsewhere, or use a strategy "
-            "that needs neither: 'utility-per-cost', 'sk-ll', 'best-single', 'even'."
+            "that needs neither: 'utility-per-cost', 'best-single', 'even'."
         )
     if what and len(seed_list(settings.seeds)) < 2:
         raise ConfigError(
