@@ -90,7 +90,10 @@ def test_sections_show_means_and_spreads():
         ]
     )
     section = capability_section(final, final.iloc[:0].assign(epoch=1), alone)
-    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    table, gaps = (block for block in section.blocks if isinstance(block, Table))
+    # Gaps of -10 and 0 points: mean -5, and 12.706 standard errors of 5 on either side.
+    assert [row.cells for row in gaps.rows] == [["joint", "-5.0 [-68.5, +58.5]"]]
+    assert gaps.caption.endswith("minus a network of this modality alone, the same train samples")
     assert [row.cells[1] for row in table.rows] == ["55.0 ± 7.1", "60.0 ± 0.0", "90.0 ± 0.0"]
     assert [row.cells[0].rsplit(", ")[-1] for row in table.rows[1:]] == ["the same train samples", "all train samples"]
 
@@ -121,3 +124,21 @@ def test_probes_is_yes_or_no_and_leaves_peers_alone(tmp_path):
     (tmp_path / "r.yaml").write_text(yaml.safe_dump({**RECIPE, "probes": "final"}, sort_keys=False))
     with pytest.raises(ConfigError, match="probes: expected true or false, got 'final'"):
         open_recipe(tmp_path / "r.yaml")
+
+
+def test_encoders_are_compared_by_seed():
+    at = {"problem": "p (x)", "data": "p", "setting": "x", "modality": "a"}
+    scores = {"MCE": (0.5, 0.7, 0.6), "joint": (0.4, 0.6, 0.5), "once": (0.4,)}
+    rows = [
+        {**at, "method": name, "seed": seed, "score": score}
+        for name, found in scores.items()
+        for seed, score in enumerate(found)
+    ]
+    during, alone = (
+        pd.DataFrame(columns=[*rows[0], "epoch"]),
+        pd.DataFrame(columns=["data", "rows", "modality", "test", "seed"]),
+    )
+    section = capability_section(pd.DataFrame(rows), during, alone, "MCE")
+    _, gaps = (block for block in section.blocks if isinstance(block, Table))
+    assert gaps.caption == "p: capability of each encoder minus MCE"
+    assert [row.cells for row in gaps.rows] == [["joint", "-10.0 [-10.0, -10.0]"], ["once", "-"]]

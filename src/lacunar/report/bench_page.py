@@ -124,7 +124,7 @@ def bench_page(facts: BenchFacts, title: str | None = None) -> Page:
         factors_section(facts.factors),
         sweep_section(facts.sweep),
         course_section(facts.course, facts.sweep.extremes if facts.sweep else ()),
-        capability_section(facts.capability, facts.trajectory, facts.alone),
+        capability_section(facts.capability, facts.trajectory, facts.alone, facts.against, facts.confidence),
         fused_section(facts.fused),
         _cost_section(facts),
         _refused_section(facts),

@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lacunar.evaluation.statistics import seed_interval
 from lacunar.report.bench_course import left_out
-from lacunar.report.bench_numbers import NOTHING, spread
+from lacunar.report.bench_numbers import NOTHING, points, spread
 from lacunar.report.page import Block, Column, Drawing, Row, Section, Table, Text
 from lacunar.report.style import INK, MOST_LINES, line_style, new_figure, quiet
 
@@ -25,13 +26,17 @@ _FUSED = {
 }  # fmt: skip
 
 
-def capability_section(final: pd.DataFrame, during: pd.DataFrame, alone: pd.DataFrame) -> Section:
+def capability_section(
+    final: pd.DataFrame, during: pd.DataFrame, alone: pd.DataFrame, against: str = "", confidence: float = 0.95
+) -> Section:
     """What each encoder can do alone at the end of training and on the way (Figs. 8 and 9 of MCE).
 
     Args:
         final: scores of probes by method and modality, from :func:`lacunar.bench.probing.probed`.
         during: the same with ``epoch``.
         alone: scores of networks of one modality, from the same.
+        against: the method that encoders of the others are compared with, beside networks of one modality.
+        confidence: of the intervals of differences.
     """
     if final.empty:
         return Section("capability", "Capability of the encoders")
@@ -45,6 +50,10 @@ def capability_section(final: pd.DataFrame, during: pd.DataFrame, alone: pd.Data
             " Beside them networks that are trained on one modality from the start, on the same train samples and on "
             "all of them before any cell was hidden, which is the upper bound that the paper draws."
         )
+    text += (
+        f" Differences are paired by seed, in points, with Student's interval over seeds ({100 * confidence:g} %), not "
+        "adjusted for how many there are."
+    )
     blocks: list[Block] = [Text(text)]
     for data, part in final.groupby("data", sort=False):
         names = list(dict.fromkeys(part["modality"]))
@@ -60,6 +69,14 @@ def capability_section(final: pd.DataFrame, during: pd.DataFrame, alone: pd.Data
                 shown += " Dotted: a network of the modality alone that was trained on all train samples."
             blocks.append(Drawing(capability_figure(own, networks), alt, shown))
         blocks.append(Table(f"{data}: capability of each encoder", columns, rows))
+        single = bounds[bounds["rows"] == "observed"]
+        for base, others, said in (
+            (part[part["method"] == against], part[part["method"] != against], f"minus {against}"),
+            (single, part, f"minus {_ALONE['observed']}"),
+        ):
+            compared = _differences(others, base, names, confidence)
+            if compared:
+                blocks.append(Table(f"{data}: capability of each encoder {said}", columns, compared))
     return Section("capability", "Capability of the encoders", blocks)
 
 
@@ -71,6 +88,25 @@ def _rows(scores: pd.DataFrame, names: list[str]) -> list[Row]:
         Row([str(method), *(spread(mean.loc[method, name], deviation.loc[method, name]) for name in names)])
         for method in dict.fromkeys(scores["method"])
     ]
+
+
+def _differences(scores: pd.DataFrame, base: pd.DataFrame, names: list[str], confidence: float) -> list[Row]:
+    """Methods minus a base, by modality; nothing where no two seeds are shared."""
+    bases = base.groupby(["modality", "seed"])["score"].mean()
+    by_seed = scores.groupby(["modality", "seed", "method"], sort=False)["score"].mean().unstack("method")
+    gaps = by_seed.sub(bases, axis=0)
+    rows, empty = [], True
+    for method in dict.fromkeys(scores["method"]):
+        cells = [str(method)]
+        for name in names:
+            own = gaps[method].xs(name, level="modality").dropna()
+            if len(own) < 2:
+                cells.append(NOTHING)
+                continue
+            found, empty = seed_interval(own.to_numpy(), confidence=confidence), False
+            cells.append(f"{points(found.value)} [{points(found.low)}, {points(found.high)}]")
+        rows.append(Row(cells))
+    return [] if empty else rows
 
 
 def capability_figure(during: pd.DataFrame, alone: pd.DataFrame | None = None) -> Figure:
