@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from benchmarks.measure import Figure, Options
+from lacunar.bench.machine import processor
 
 __all__ = ["machine", "page", "picks_section"]
 
@@ -59,14 +60,9 @@ subsets, which is held back by having to serve each of them, does not."""
 
 def machine(options: Options, before: str, after: str) -> str:
     """What the figures were measured on."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else name
     clock = "wall time" if options.clock == "wall" else "processor time of the process"
     return (
-        f"{date.today()}; {name}; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{date.today()}; {processor()}; Python {platform.python_version()}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads; {clock}, {options.rounds} rounds. Before: {before}. After: {after}."
     )
 

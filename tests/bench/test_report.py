@@ -307,12 +307,29 @@ def test_the_page_of_the_documentation_is_filled_from_results_alone(tmp_path):
     assert len(pd.read_csv(tmp_path / "full" / "results" / "benchmark.csv")) == 36
 
 
+def test_times_of_one_machine_are_not_those_of_another(tmp_path):
+    put(tmp_path, seeds=2, refused=False)
+    for path in tmp_path.glob("cells/*/cell.json"):
+        about, result = json.loads(path.read_text()), path.with_name("result.json")
+        slow = about["cell"]["seed"] == 0 and about["cell"]["method"] != "joint"
+        path.write_text(json.dumps({**about, "machine": "slow" if slow else "fast"}))
+        if slow:
+            found = json.loads(result.read_text())
+            result.write_text(json.dumps({**found, "fit_seconds": 10 * found["fit_seconds"]}))
+    cost = find(tmp_path).cost
+    np.testing.assert_allclose(cost.loc[["late", "joint", "MCE"], "ratio"], [3.0, 2.0, 1.0])
+    for path in tmp_path.glob("cells/*-joint-*/cell.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "machine": "another"}))
+    assert find(tmp_path).cost["ratio"].isna().tolist() == [False, True, False]
+    assert "another" not in write_report(tmp_path).page.read_text()
+
+
 def test_names_cover_neither_dots_nor_each_other():
-    cost = pd.DataFrame({"score": [75.0, 75.1, 74.9, 60.0], "seconds": [20.0, 21.0, 22.0, 40.0]})
+    cost = pd.DataFrame({"score": [75.0, 75.1, 74.9, 60.0], "ratio": [1.0, 1.05, 1.1, 2.0]})
     figure = cost_figure(cost.set_axis(["a long name", "a longer name", "the longest name of all", "far"], axis=0))
     figure.draw_without_rendering()
     axes = figure.axes[0]
-    dots = [Bbox.from_extents(*(dot - 4), *(dot + 4)) for dot in axes.transData.transform(cost[["seconds", "score"]])]
+    dots = [Bbox.from_extents(*(dot - 4), *(dot + 4)) for dot in axes.transData.transform(cost[["ratio", "score"]])]
     names = [text.get_window_extent() for text in axes.texts]
     assert len(names) == len(cost)
     for k, name in enumerate(names):

@@ -14,7 +14,7 @@ from lacunar.training.files import write_whole
 __all__ = ["export_cells", "import_cells"]
 
 #: What of a cell says what was run; the rest is what came out.
-_ABOUT = ("cell", "data", "presence", "split", "versions", "threads")
+_ABOUT = ("cell", "data", "presence", "split", "versions", "threads", "machine")
 
 
 def export_cells(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> int:

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from lacunar.bench.cells import Cell, load_problem
 from lacunar.bench.course import course_of
+from lacunar.bench.machine import processor
 from lacunar.bench.memory import ResidentPeak
 from lacunar.bench.peers import PEERS
 from lacunar.bench.probing import SNAPSHOTS, look_into
@@ -87,6 +88,7 @@ def _run(cell: Cell, store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
         "split": data.hash,
         "versions": versions(),
         "threads": torch.get_num_threads(),
+        "machine": processor(),
     }
     start, used = time.perf_counter(), time.process_time()
     try:

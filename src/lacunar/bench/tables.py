@@ -61,6 +61,7 @@ def collect(folder: str | Path | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                     "seconds": result["seconds"],
                     "presence": result["presence"],
                     "split": result.get("split"),  # cells of earlier versions lack it
+                    "machine": result.get("machine", ""),  # likewise
                     "data": data_name(cell),
                     "setting": cell.get("setting", ""),
                     "variant_of": "" if method == cell["method"] else cell["method"],

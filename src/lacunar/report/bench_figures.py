@@ -90,29 +90,30 @@ def difference_figure(differences: pd.DataFrame, against: str, unit: str = "poin
     return figure
 
 
-def cost_figure(cost: pd.DataFrame, score_name: str = "score") -> Figure:
+def cost_figure(cost: pd.DataFrame, score_name: str = "score", against: str = "the reference") -> Figure:
     """What a method scores against what its training took.
 
     Args:
-        cost: one row per method: ``score``, ``seconds``.
+        cost: one row per method: ``score``, and ``ratio`` of its time of training to that of the reference.
         score_name: what the score is.
+        against: the reference.
     """
-    known = cost.dropna(subset=["score", "seconds"]).sort_values("score", ascending=False, kind="stable")
-    seconds = known["seconds"].to_numpy(float).clip(min=1e-3)
+    known = cost.dropna(subset=["score", "ratio"]).sort_values("score", ascending=False, kind="stable")
+    times = known["ratio"].to_numpy(float).clip(min=1e-3)
     scores = known["score"].to_numpy(float)
     with quiet():
         figure = new_figure(3.8)
         axes = figure.add_subplot()
-        axes.scatter(seconds, scores, s=34, c=PALETTE[0], zorder=3)
+        axes.scatter(times, scores, s=34, c=PALETTE[0], zorder=3)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlim(seconds.min() / 1.15, seconds.max() * (seconds.max() / seconds.min()) ** 0.25 * 1.15)
+        axes.set_xlim(times.min() / 1.15, times.max() * (times.max() / times.min()) ** 0.25 * 1.15)
         axes.margins(y=0.1)
-        axes.set_xlabel("seconds of training, mean over cells")
+        axes.set_xlabel(f"time of training over {against}")
         axes.set_ylabel(score_name)
-        _name_dots(axes, seconds, scores, [str(name) for name in known.index])
+        _name_dots(axes, times, scores, [str(name) for name in known.index])
     return figure
 
 

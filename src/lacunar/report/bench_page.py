@@ -318,13 +318,13 @@ def _cost_section(facts: BenchFacts) -> Section:
         for name, row in cost.iterrows()
     ]
     text = (
-        "Means over the finished cells of a method; the ratio is a geometric mean over problems and seeds that both "
-        "have. Seconds are processor time on the machine that ran the cells, where they were noted. References that "
-        "several methods share are not counted. What a step makes is the peak of tensor bytes alive at once in one "
-        "forward and backward pass; the resident peak is of the whole process, data and libraries included."
+        "Means over the finished cells of a method, which may come from several machines; the ratio is a geometric "
+        "mean over problems and seeds that both have from one. Seconds are processor time, where it was noted. "
+        "References that several methods share are not counted. What a step makes is the peak of tensor bytes alive at "
+        "once in one forward and backward pass; the resident peak is of the whole process, data and libraries included."
     )
-    figure = cost_figure(cost.assign(score=100 * cost["score"]), "mean over subsets, percent")
-    drawing = Drawing(figure, "Score against seconds of training, one dot a method")
+    figure = cost_figure(cost.assign(score=100 * cost["score"]), "mean over subsets, percent", facts.against)
+    drawing = Drawing(figure, f"Score against time of training over {facts.against}, one dot a method")
     return Section("cost", "Time and memory", [Text(text), drawing, Table("Cost of each method", columns, rows)])
 
 
