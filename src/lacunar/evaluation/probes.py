@@ -61,7 +61,8 @@ def capability(
         batch_size: rows per step.
         lr: learning rate; 0.01 for linear heads, which are convex, and 0.001 for the others when None.
         hidden: width of the hidden layer.
-        part: what to score on, ``"test"`` or ``"val"``.
+        part: what to score on, ``"test"`` or ``"val"``; the latter chose the heads, too, and scores them somewhat too
+            high, the more so the fewer of its samples have a modality.
 
     Returns:
         One row per modality, training rows and head: ``score`` (mean over seeds), ``std`` over seeds, ``scores`` (one

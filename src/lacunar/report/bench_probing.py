@@ -64,7 +64,10 @@ def capability_section(
         own = during[during["data"] == data]
         if len(own):
             alt = f"{data}: capability of each encoder during training"
-            shown = f"One panel a modality, one line a method.{left_out(own)}"
+            shown = (
+                f"One panel a modality, one line a method.{left_out(own)} Validation chose the probes, too: levels are "
+                "somewhat too high, most where few samples have the modality; compare the lines with each other."
+            )
             if len(networks):
                 shown += " Dotted: a network of the modality alone that was trained on all train samples."
             blocks.append(Drawing(capability_figure(own, networks), alt, shown))
