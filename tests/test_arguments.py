@@ -1,13 +1,14 @@
 """Numbers and switches of the public functions, constructors and methods: what is none is refused by name."""
 
 import inspect
+import math
 
 import numpy as np
 import pytest
 
 import lacunar as lc
 from lacunar import evaluation, generation, objectives
-from lacunar.arguments import _plain_kinds, _said, at_least, checked
+from lacunar.arguments import _plain, at_least, checked
 from lacunar.errors import ConfigError
 
 
@@ -20,8 +21,25 @@ def test_what_suits_its_annotation_goes_through():
     assert example(1, np.int64(2), np.True_, None, 5, "x") == (1, 2, True, None, 5, ("x",))
     assert example(np.float32(0.5), share=0.25) == (0.5, 1, False, 0.25, "", ())
     assert inspect.signature(example).parameters["share"].annotation in ("float | None", float | None)
-    with pytest.raises(TypeError, match="missing a required argument: 'rate'"):
+    with pytest.raises(TypeError, match=r"example\(\) missing 1 required positional argument: 'rate'"):
         example()
+
+
+def test_numbers_of_numpy_become_those_of_python():
+    rate, count, on, *_ = example(np.float64(0.5), np.int64(3), np.False_)
+    assert (rate, count, on) == (0.5, 3, False)
+    assert [type(one) for one in (rate, count, on)] == [float, int, bool]
+    assert lc.MeanCompleter(seed=np.int64(3)).generator().initial_seed() == 3
+
+
+def test_a_default_always_suits():
+    @checked
+    def odd(weight: float = None, margin: float = math.inf):  # noqa: RUF013
+        return weight, margin
+
+    assert odd() == odd(None, math.inf) == (None, math.inf)
+    with pytest.raises(ConfigError, match="margin: expected a finite number, got -inf"):
+        odd(margin=-math.inf)
 
 
 @pytest.mark.parametrize(
@@ -46,11 +64,11 @@ def test_what_does_not_is_told_by_name(given, expected):
 
 def test_annotations_may_be_types_or_text():
     def plain(annotation):
-        return _plain_kinds(inspect.Parameter("x", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation))
+        return _plain(inspect.Parameter("x", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation))
 
-    assert [plain(int), plain("int"), plain(float | None), plain("bool | None")] == [
-        ["int"], ["int"], ["float", "None"], ["bool", "None"],
-    ]  # fmt: skip
+    said = [plain(one).said for one in (int, "int", float | None, "bool | None", "int | float")]
+    assert said == ["a whole number", "a whole number", "a finite number or None", "True, False or None",
+                    "a whole number or a finite number"]  # fmt: skip
     assert not any(plain(one) for one in (inspect.Parameter.empty, str, "None", "int | str", list[int], "Task"))
 
 
@@ -72,15 +90,15 @@ def plain_arguments():
     found = []
     for name, function in public().items():
         for argument, one in inspect.signature(function).parameters.items():
-            if _plain_kinds(one):
-                found.append(pytest.param(function, argument, _said(_plain_kinds(one)), id=f"{name}-{argument}"))
+            if _plain(one):
+                found.append(pytest.param(function, argument, _plain(one).said, id=f"{name}-{argument}"))
     return found
 
 
 @pytest.mark.parametrize(("function", "argument", "expected"), plain_arguments())
 def test_every_public_number_and_switch_is_checked(function, argument, expected):
     needed = {
-        name: 1 if _plain_kinds(one) else None
+        name: 1 if _plain(one) else None
         for name, one in inspect.signature(function).parameters.items()
         if one.default is inspect.Parameter.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
     }

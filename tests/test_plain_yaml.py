@@ -48,6 +48,15 @@ def test_a_method_that_a_recipe_names_twice_is_no_silent_loss(tmp_path):
         read_recipe(path)
 
 
+def test_what_is_merged_twice_is_no_key_given_twice(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("x: {y: {mid: &mid {<<: &base {a: 1}, a: 2}}}\nouter: {<<: *mid, b: 3}\nlast: {<<: *mid}\n")
+    assert read_yaml(path, "File")["outer"] == {"a": 2, "b": 3}
+    path.write_text("x: &x {a: 1, a: 2}\ny: {<<: *x}\n")
+    with pytest.raises(ConfigError, match="the key 'a' is there twice"):
+        read_yaml(path, "File")
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

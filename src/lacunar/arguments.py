@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -18,16 +18,37 @@ __all__ = ["at_least", "check_arguments", "checked"]
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
-#: What each plain annotation is in words, and what suits it.
-_PLAIN: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "bool": ("True, False", lambda value: isinstance(value, (bool, np.bool_))),
-    "int": ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
-    "float": (
+
+class _Kind(NamedTuple):
+    said: str
+    suits: Callable[[Any], bool]
+
+
+#: The plain annotations: what each is in words, and what suits it.
+_PLAIN = {
+    "bool": _Kind("True, False", lambda value: isinstance(value, (bool, np.bool_))),
+    "int": _Kind("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
+    "float": _Kind(
         "a finite number",
         lambda value: isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value),
     ),
-    "None": ("None", lambda value: value is None),
+    "None": _Kind("None", lambda value: value is None),
 }
+
+
+class _Plain(NamedTuple):
+    """A parameter with plain annotations only; its default always suits it."""
+
+    kinds: tuple[str, ...]
+    default: Any
+
+    def suits(self, value: Any) -> bool:
+        return value is self.default or any(_PLAIN[kind].suits(value) for kind in self.kinds)
+
+    @property
+    def said(self) -> str:
+        words = ", ".join(_PLAIN[kind].said for kind in self.kinds)
+        return " or ".join(words.rsplit(", ", 1))
 
 
 def checked(function: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -44,9 +65,16 @@ def checked(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
     @functools.wraps(function)
     def wrapper(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        given = signature.bind(*args, **kwargs).arguments
-        _check(plain, given, type(args[0]).__name__ if constructor else function.__name__)
-        return function(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:  # Python's own message names the function, too
+            return function(*args, **kwargs)
+        given = bound.arguments
+        _check(plain, given, type(next(iter(given.values()))).__name__ if constructor else function.__name__)
+        for name in plain.keys() & given.keys():
+            if isinstance(given[name], np.generic):  # not everything that takes numbers takes NumPy's
+                given[name] = given[name].item()
+        return function(*bound.args, **bound.kwargs)
 
     return wrapper
 
@@ -71,26 +99,22 @@ def at_least(least: float, **given: float | None) -> None:
             raise ConfigError(f"{name}: expected at least {least:g}, got {value!r}.")
 
 
-def _check(plain: Mapping[str, list[str]], given: Mapping[str, Any], where: str) -> None:
+def _check(plain: Mapping[str, _Plain], given: Mapping[str, Any], where: str) -> None:
     for name, value in given.items():
-        if name in plain and not any(_PLAIN[kind][1](value) for kind in plain[name]):
-            raise ConfigError(f"{where}: {name}: expected {_said(plain[name])}, got {value!r}.")
+        if name in plain and not plain[name].suits(value):
+            raise ConfigError(f"{where}: {name}: expected {plain[name].said}, got {value!r}.")
 
 
-def _said(kinds: list[str]) -> str:
-    words = ", ".join(_PLAIN[kind][0] for kind in kinds)
-    return " or ".join(words.rsplit(", ", 1))
+def _plain_parameters(signature: inspect.Signature) -> dict[str, _Plain]:
+    return {name: plain for name, one in signature.parameters.items() if (plain := _plain(one)) is not None}
 
 
-def _plain_parameters(signature: inspect.Signature) -> dict[str, list[str]]:
-    return {name: kinds for name, one in signature.parameters.items() if (kinds := _plain_kinds(one))}
-
-
-def _plain_kinds(parameter: inspect.Parameter) -> list[str]:
-    """The kinds that a parameter is annotated with when all of them are plain; an empty list otherwise."""
+def _plain(parameter: inspect.Parameter) -> _Plain | None:
+    """None for a parameter that has annotations of another kind, or none."""
     annotation = parameter.annotation
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-        return []
-    kinds = [kind.strip() for kind in text.split("|")]
-    return kinds if all(kind in _PLAIN for kind in kinds) and kinds != ["None"] else []
+    kinds = tuple(kind.strip() for kind in text.split("|"))
+    several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    if several or kinds == ("None",) or any(kind not in _PLAIN for kind in kinds):
+        return None
+    return _Plain(kinds, parameter.default)

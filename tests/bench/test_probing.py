@@ -136,9 +136,14 @@ def test_encoders_are_compared_by_seed():
     ]
     during, alone = (
         pd.DataFrame(columns=[*rows[0], "epoch"]),
-        pd.DataFrame(columns=["data", "rows", "modality", "test", "seed"]),
+        pd.DataFrame(columns=["data", "problem", "rows", "modality", "test", "seed"]),
     )
     section = capability_section(pd.DataFrame(rows), during, alone, "MCE")
     _, gaps = (block for block in section.blocks if isinstance(block, Table))
     assert gaps.caption == "p: capability of each encoder minus MCE"
     assert [row.cells for row in gaps.rows] == [["joint", "-10.0 [-10.0, -10.0]"], ["once", "-"]]
+
+    # A harder setting that one method lacks is no gap.
+    hard = [{**row, "problem": "p (y)", "score": row["score"] - 0.3} for row in rows if row["method"] == "MCE"]
+    section = capability_section(pd.DataFrame([*rows, *hard]), during, alone, "MCE")
+    assert section.blocks[-1].rows[0].cells == ["joint", "-10.0 [-10.0, -10.0]"]

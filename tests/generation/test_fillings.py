@@ -104,9 +104,11 @@ def test_knn_uses_only_neighbours_that_share_something_and_have_the_modality():
     np.testing.assert_allclose(made(KNNCompleter(9).fit(data), data, "b")[0], 1.5, atol=1e-5)  # those that share a
 
 
-@pytest.mark.parametrize("neighbours", [0, 2.5, True])
-def test_knn_needs_neighbours(neighbours):
-    with pytest.raises(ConfigError, match="neighbours: expected (a whole number|at least 1), got"):
+@pytest.mark.parametrize(
+    ("neighbours", "expected"), [(0, "at least 1"), (2.5, "a whole number"), (True, "a whole number")]
+)
+def test_knn_needs_neighbours(neighbours, expected):
+    with pytest.raises(ConfigError, match=f"neighbours: expected {expected}, got {neighbours}"):
         KNNCompleter(neighbours)
 
 
@@ -231,5 +233,7 @@ def test_bank_of_too_many_modalities_is_refused():
 
 @pytest.mark.parametrize("kind", [RidgeCompleter, PatternBank])
 def test_fewest_rows_are_a_whole_number(kind):
-    with pytest.raises(ConfigError, match="min_rows: expected (a whole number|at least [12]), got"):
+    with pytest.raises(ConfigError, match="min_rows: expected at least [12], got 0"):
         kind(min_rows=0)
+    with pytest.raises(ConfigError, match="min_rows: expected a whole number, got 9.5"):
+        kind(min_rows=9.5)

@@ -130,3 +130,23 @@ def test_it_trains_with_fit():
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         GradientBlending(**options)
+
+
+def test_heads_are_those_of_the_modalities():
+    data = vectors(M=2)
+    model = small_model(data)
+    given = {name: nn.Linear(8, data.task.n_outputs) for name in data.names}
+    for heads in (given, nn.ModuleDict(given)):
+        objective = GradientBlending(heads=heads)
+        objective.setup(model, data)
+        assert list(objective.heads) == list(given.values())
+    for heads in (["a"], nn.Linear(8, 3), {"m0": 3}):
+        with pytest.raises(ConfigError, match="heads: expected a head for each modality by name"):
+            GradientBlending(heads=heads)
+    with pytest.raises(ConfigError, match="heads are for .* the data have"):
+        GradientBlending(heads=dict(reversed(given.items()))).setup(model, data)
+    objective = GradientBlending()
+    objective.setup(model, data)
+    other = vectors(M=3)
+    with pytest.raises(ConfigError, match="expected 3 heads, got 2; make a new objective"):
+        objective.setup(small_model(other), other)

@@ -166,15 +166,16 @@ def _ranking(scores: pd.DataFrame) -> Ranking | None:
 
 def _cost(results: pd.DataFrame, against: str) -> pd.DataFrame:
     """Per method: score, seconds of training, memory; and the ratio of seconds to those of the reference, over the
-    problems and seeds that both have from the same machine."""
+    problems and seeds that both have from the same machine, with the number of these ``pairs``."""
     seconds = results["seconds"]
     for better in ("fit_seconds", "fit_processor"):  # a busy machine changes processor time least
         seconds = results[better].fillna(seconds) if better in results else seconds
     table = results.assign(fit=seconds)
     fit = table.set_index(["problem", "seed", "machine", "method"])["fit"].unstack("method")
-    ratio = np.exp(np.log(fit.div(fit[against], axis=0)).mean())
+    ratios = fit.div(fit[against], axis=0)
     groups = table.groupby("method", sort=False)
-    columns = {"score": groups["mean"].mean(), "seconds": groups["fit"].mean(), "ratio": ratio}
+    columns = {"score": groups["mean"].mean(), "seconds": groups["fit"].mean()}
+    columns |= {"ratio": np.exp(np.log(ratios).mean()), "pairs": ratios.count()}
     columns |= {name: groups[name].mean() for name in ("step_mb", "resident_mb") if name in table}
     return pd.DataFrame(columns).loc[list(dict.fromkeys(results["method"]))]
 

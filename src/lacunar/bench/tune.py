@@ -15,6 +15,7 @@ from lacunar.bench.cells import Cell, load_problem
 from lacunar.bench.execute import by_method, limited, make_objective, prepare
 from lacunar.bench.recipe import open_recipe
 from lacunar.bench.store import Store
+from lacunar.data.plain_yaml import read_yaml
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, MissingExtraError, did_you_mean
 from lacunar.objectives import get
@@ -203,7 +204,7 @@ def _validate(cell: Cell, trial: Any, data: Splits, store: Store) -> float:
 
 def _keep(folder: Path, study: Study) -> None:
     path = folder / TUNED
-    content = (yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None) or {"problems": {}}
+    content = (read_yaml(path, "Tuned arguments") if path.exists() else None) or {"problems": {}}
     methods = content["problems"].setdefault(study.problem, {})
     # Earlier versions wrote arguments without seeds.
     others = {seed: best for seed, best in methods.get(study.method, {}).items() if isinstance(seed, int)}

@@ -25,9 +25,9 @@ def read_yaml(path: str | os.PathLike[str], what: str) -> Any:
         ConfigError: no such file, not UTF-8, not YAML, or a key that is there twice.
     """
     source = Path(path)
-    if not source.is_file():
-        raise ConfigError(f"{what} not found: {source}.")
     try:
+        if not source.exists():
+            raise ConfigError(f"{what} not found: {source}.")
         return yaml.load(source.read_text(encoding="utf-8-sig"), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"{source} cannot be read ({error.strerror}).") from error
@@ -41,19 +41,25 @@ def read_yaml(path: str | os.PathLike[str], what: str) -> Any:
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which a key that is there twice is an error instead of a silent loss."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, (str, int, float, bool)):
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key!r} is there twice", key_node.start_mark
-                    )
-                seen.add(key)
-        return super().construct_mapping(node, deep=deep)
+    def __init__(self, stream: Any):
+        super().__init__(stream)
+        self._looked_at: set[int] = set()
+
+    def flatten_mapping(self, node: Any) -> None:
+        if id(node) not in self._looked_at:  # once: then what "<<" merges stands in it, too
+            self._looked_at.add(id(node))
+            seen: set[Any] = set()
+            for key_node, _ in node.value:
+                if key_node.tag == "tag:yaml.org,2002:merge":
+                    continue
+                key = self.construct_object(key_node, deep=True)
+                if isinstance(key, (str, int, float, bool)):
+                    if key in seen:
+                        raise yaml.constructor.ConstructorError(
+                            None, None, f"the key {key!r} is there twice", key_node.start_mark
+                        )
+                    seen.add(key)
+        super().flatten_mapping(node)
 
 
 # By YAML 1.1 a number with an exponent needs a point and a sign: 1e-3 would be text.

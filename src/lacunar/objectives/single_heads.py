@@ -20,9 +20,10 @@ def listed_heads(method: str, heads: Any) -> tuple[nn.ModuleList | None, tuple[s
     Raises:
         ConfigError: something else than modules by name.
     """
-    if heads is None or heads == {}:
+    named = isinstance(heads, (Mapping, nn.ModuleDict))
+    if heads is None or (named and not heads):
         return None, ()
-    if not isinstance(heads, Mapping) or not all(isinstance(head, nn.Module) for head in heads.values()):
+    if not named or not all(isinstance(head, nn.Module) for head in heads.values()):
         raise ConfigError(
             f"{method}: heads: expected a head for each modality by name, such as {{'audio': nn.Linear(64, 3), "
             f"'image': nn.Linear(64, 3)}}, got {heads!r}."
@@ -47,6 +48,8 @@ def single_heads(
     """
     if given_for and given_for != model.names:
         raise ConfigError(f"{method}: heads are for {given_for}, the data have {model.names}.")
+    if heads is not None and len(heads) != len(model.names):
+        raise ConfigError(f"{method}: expected {len(model.names)} heads, got {len(heads)}; make a new objective.")
     if heads is None:
         heads = nn.ModuleList([unimodal_head(model.head, width) for _ in model.names])
     return heads.to(next(iter(model.parameters())).device)

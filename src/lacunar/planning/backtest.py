@@ -60,7 +60,7 @@ def backtest(
     draws: int = 500,
     top: int = 6,
     fit: Mapping[str, Any] | None = None,
-    n_jobs: int = 1,
+    n_jobs: int | None = 1,
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Backtest:

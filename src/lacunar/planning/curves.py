@@ -57,7 +57,7 @@ def learning_curves(
     *,
     test: float = 0.25,
     fit: Mapping[str, Any] | None = None,
-    n_jobs: int = 1,
+    n_jobs: int | None = 1,
     out: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
@@ -88,7 +88,8 @@ def learning_curves(
         DataError: an unknown modality, no target, or too few samples with a subset.
         RunError: ``out`` holds trainings of other data or another learner.
     """
-    if not isinstance(sizes, Iterable) or not all(isinstance(size, Real) for size in sizes):
+    sizes = list(sizes) if isinstance(sizes, Iterable) else sizes
+    if not isinstance(sizes, list) or not all(isinstance(size, Real) for size in sizes):
         raise ConfigError(f"sizes: expected shares in (0, 1], such as (0.5, 1.0), got {sizes!r}.")
     shares = sorted({float(size) for size in sizes})
     if not shares or not 0 < shares[0] <= shares[-1] <= 1:

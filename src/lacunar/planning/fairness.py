@@ -81,7 +81,7 @@ def group_effect(
     test: float = 0.25,
     confidence: float = 0.95,
     resamples: int = 1000,
-    n_jobs: int = 1,
+    n_jobs: int | None = 1,
 ) -> Fairness:
     """Rehearse a purchase inside the pilot and score every subgroup before and after.
 

@@ -39,7 +39,7 @@ class Settings:
     completer: Any = "ridge"
     metric: str | None = None
     seeds: int | Sequence[int] = 5
-    n_jobs: int = 1
+    n_jobs: int | None = 1
     fit: Mapping[str, Any] | None = None
     estimator: str = "retrain"
     top: int = 3

@@ -75,7 +75,8 @@ class Setup:
     """What all of these need: the complete samples, their target and the model's outputs for them."""
 
     def __init__(
-        self, model: Any, data: MultimodalDataset, train: Any, task: Task | None, probabilities: bool, batch_size: int,
+        self, model: Any, data: MultimodalDataset, train: Any, task: Task | None, probabilities: bool,
+        batch_size: int | None,
         memory: float | None, needs_target: bool = True, complete: bool = True,
     ):  # fmt: skip
         data = one_part(data, "data", "data.test or data.val")

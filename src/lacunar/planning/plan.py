@@ -58,7 +58,7 @@ def plan(
     completer: Any = "ridge",
     metric: str | None = None,
     seeds: int | Sequence[int] = 5,
-    n_jobs: int = 1,
+    n_jobs: int | None = 1,
     fit: Mapping[str, Any] | None = None,
     estimator: str | None = None,
     top: int = 3,

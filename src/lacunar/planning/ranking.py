@@ -169,7 +169,7 @@ def rank(
         warnings.simplefilter("always", DegenerateUtilityWarning)
         point = chosen.function(mean, lattice, **options)
     for warning in caught:
-        warnings.warn(warning.message, stacklevel=2)
+        warnings.warn(warning.message, stacklevel=3)
     codes, over = _rows(chosen, point.shape[-1], lattice, size)
     columns = codes if over == "subset" else np.arange(lattice.M)
     with warnings.catch_warnings():  # the point has warned already

@@ -144,7 +144,7 @@ def rehearse(
     confidence: float = 0.9,
     draws: int = 1000,
     fit: Mapping[str, Any] | None = None,
-    n_jobs: int = 1,
+    n_jobs: int | None = 1,
     out: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Rehearsal:

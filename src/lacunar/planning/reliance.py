@@ -44,7 +44,7 @@ def replaced_utilities(
     train: Any = None,
     task: Task | None = None,
     probabilities: bool = False,
-    batch_size: int = 256,
+    batch_size: int | None = 256,
     memory: float | None = None,
 ) -> UtilityTable:
     """The score of one trained model with everything outside each subset replaced: the game of SHAPE.
@@ -95,7 +95,7 @@ def permuted_utilities(
     train: Any = None,
     task: Task | None = None,
     probabilities: bool = False,
-    batch_size: int = 256,
+    batch_size: int | None = 256,
     memory: float | None = None,
 ) -> UtilityTable:
     """The score of one trained model with everything outside each subset taken from another sample.
@@ -149,7 +149,7 @@ def sample_contributions(
     *,
     task: Task | None = None,
     probabilities: bool = False,
-    batch_size: int = 256,
+    batch_size: int | None = 256,
     memory: float | None = None,
 ) -> pd.DataFrame:
     """What each modality of each sample does for the model's answer there (Wei et al. 2024).
@@ -186,7 +186,7 @@ def intershap(
     train: Any = None,
     task: Task | None = None,
     probabilities: bool = False,
-    batch_size: int = 256,
+    batch_size: int | None = 256,
     memory: float | None = None,
 ) -> float:
     """The share of a model's output that interactions between modalities make, in [0, 1] (InterSHAP).

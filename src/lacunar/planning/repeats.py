@@ -63,7 +63,7 @@ def named_subsets(
 
 
 def run_jobs(
-    jobs: Mapping[str, Any], n_jobs: int, progress: bool, what: str, store: CellStore
+    jobs: Mapping[str, Any], n_jobs: int | None, progress: bool, what: str, store: CellStore
 ) -> list[list[dict[str, Any]]]:
     """The rows of each job, in the order of the jobs, from the store or computed, while it is shown how many there are.
 

@@ -117,7 +117,7 @@ def select(
     notes = []
     if unscaled:
         notes.append(f"degenerate: the gain of all modalities, {scale:.4g}, is not above {minimum:g}: unscaled f1")
-        warnings.warn(notes[-1], DegenerateUtilityWarning, stacklevel=2)
+        warnings.warn(notes[-1], DegenerateUtilityWarning, stacklevel=3)
     notes += _about_first(path[0][1], lattice, f1)
     if on_negative == "nan" and normalise != "none":
         notes += _refused(path, lattice, mean, minimum)

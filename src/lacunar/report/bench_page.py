@@ -309,7 +309,7 @@ def _parts_section(anchor: str, title: str, tables: dict[str, pd.DataFrame], tex
 def _cost_section(facts: BenchFacts) -> Section:
     cost = facts.cost
     heads = {"score": "mean over subsets", "seconds": "seconds of training", "ratio": f"over {facts.against}"}
-    heads |= {"step_mb": "MB a step makes", "resident_mb": "MB resident, peak"}
+    heads |= {"pairs": "in so many cells", "step_mb": "MB a step makes", "resident_mb": "MB resident, peak"}
     known = [name for name in heads if name in cost]
     columns = [Column("method", False), *(Column(heads[name]) for name in known)]
     shapes = {"score": percent, "seconds": "{:.1f}".format, "ratio": "{:.2f}".format}
@@ -318,13 +318,17 @@ def _cost_section(facts: BenchFacts) -> Section:
         for name, row in cost.iterrows()
     ]
     text = (
-        "Means over the finished cells of a method, which may come from several machines; the ratio is a geometric "
-        "mean over problems and seeds that both have from one. Seconds are processor time, where it was noted. "
+        "Means over the finished cells of a method, which may come from several machines. The ratio is a geometric "
+        "mean over the cells that both have from one kind of processor, or that do not say from which, as those of "
+        "earlier versions; a method without such cells is not in the figure. Seconds are processor time, where it was "
+        "noted. "
         "References that several methods share are not counted. What a step makes is the peak of tensor bytes alive at "
         "once in one forward and backward pass; the resident peak is of the whole process, data and libraries included."
     )
     figure = cost_figure(cost.assign(score=100 * cost["score"]), "mean over subsets, percent", facts.against)
-    drawing = Drawing(figure, f"Score against time of training over {facts.against}, one dot a method")
+    drawing = Drawing(
+        figure, f"Score against time of training over {facts.against}, one dot a method that was compared"
+    )
     return Section("cost", "Time and memory", [Text(text), drawing, Table("Cost of each method", columns, rows)])
 
 

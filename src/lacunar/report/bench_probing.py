@@ -94,10 +94,12 @@ def _rows(scores: pd.DataFrame, names: list[str]) -> list[Row]:
 
 
 def _differences(scores: pd.DataFrame, base: pd.DataFrame, names: list[str], confidence: float) -> list[Row]:
-    """Methods minus a base, by modality; nothing where no two seeds are shared."""
-    bases = base.groupby(["modality", "seed"])["score"].mean()
-    by_seed = scores.groupby(["modality", "seed", "method"], sort=False)["score"].mean().unstack("method")
-    gaps = by_seed.sub(bases, axis=0)
+    """Methods minus a base, by modality: paired by setting and seed, then averaged over settings. Nothing where no two
+    seeds are shared."""
+    cell = ["modality", "seed", "problem"]
+    by_cell = scores.groupby([*cell, "method"], sort=False)["score"].mean().unstack("method")
+    paired = by_cell.sub(base.groupby(cell)["score"].mean(), axis=0)
+    gaps = paired.groupby(level=["modality", "seed"], sort=False).mean()
     rows, empty = [], True
     for method in dict.fromkeys(scores["method"]):
         cells = [str(method)]

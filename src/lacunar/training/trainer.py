@@ -124,9 +124,10 @@ class Training:
             own.append(EpochCheckpoint(folder.checkpoint, self.mark))
         fixed = type(self.module.objective).training_set is Objective.training_set
         began_here = not dist.is_initialized()
+        strategy = self._strategy()
         with _can_compute(options):
             trainer = pl.Trainer(
-                accelerator=options.accelerator, devices=options.devices, strategy=self._strategy(),
+                accelerator=options.accelerator, devices=options.devices, strategy=strategy,
                 precision=options.precision,  # type: ignore[arg-type]
                 max_epochs=options.max_epochs, accumulate_grad_batches=options.accumulate,
                 gradient_clip_val=options.gradient_clip,
@@ -205,6 +206,8 @@ def _can_compute(options: TrainingOptions) -> Iterator[None]:
     try:
         yield
     except (MisconfigurationException, ValueError, TypeError) as error:
+        if "callbacks" in str(error):
+            raise
         asked = ", ".join(
             f"{name}={getattr(options, name)!r}" for name in ("accelerator", "devices", "strategy", "precision")
         )
