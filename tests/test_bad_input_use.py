@@ -6,6 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from sklearn.linear_model import LogisticRegression
 
 import lacunar as lc
@@ -82,6 +84,17 @@ def test_a_device_that_is_none_leaves_nothing(splits, tmp_path, option):
     with pytest.raises(ConfigError, match="Cannot compute with accelerator=|precision: unknown value"):
         lc.fit(splits, max_epochs=1, out=tmp_path / "run", progress=False, **option)
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize("devices", [-1, "x", 0.5, [1]])
+def test_devices_that_there_are_not(splits, devices):
+    with pytest.raises(ConfigError, match="Cannot compute with accelerator='cpu', devices="):
+        lc.fit(splits, max_epochs=1, accelerator="cpu", devices=devices, objective=lc.Joint(), progress=False)
+
+
+def test_what_lightning_refuses_otherwise_stays_its_own(splits):
+    with pytest.raises(MisconfigurationException, match="ModelCheckpoint"):
+        lc.fit(splits, max_epochs=1, objective=lc.Joint(), progress=False, callbacks=[ModelCheckpoint()])
 
 
 def test_splits_are_no_train_part(splits):

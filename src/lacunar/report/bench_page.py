@@ -321,9 +321,9 @@ def _cost_section(facts: BenchFacts) -> Section:
         "Means over the finished cells of a method, which may come from several machines. The ratio is a geometric "
         "mean over the cells that both have from one kind of processor, or that do not say from which, as those of "
         "earlier versions; a method without such cells is not in the figure. Seconds are processor time, where it was "
-        "noted. "
-        "References that several methods share are not counted. What a step makes is the peak of tensor bytes alive at "
-        "once in one forward and backward pass; the resident peak is of the whole process, data and libraries included."
+        "noted. References that several methods share are not counted. What a step makes is the peak of tensor bytes "
+        "alive at once in one forward and backward pass; the resident peak is of the whole process, data and libraries "
+        "included."
     )
     figure = cost_figure(cost.assign(score=100 * cost["score"]), "mean over subsets, percent", facts.against)
     drawing = Drawing(

@@ -125,7 +125,7 @@ class Training:
         fixed = type(self.module.objective).training_set is Objective.training_set
         began_here = not dist.is_initialized()
         strategy = self._strategy()
-        with _can_compute(options):
+        try:
             trainer = pl.Trainer(
                 accelerator=options.accelerator, devices=options.devices, strategy=strategy,
                 precision=options.precision,  # type: ignore[arg-type]
@@ -137,6 +137,9 @@ class Training:
                 reload_dataloaders_every_n_epochs=0 if fixed else 1,
                 default_root_dir=None if folder is None else folder.path,
             )  # fmt: skip
+        except (MisconfigurationException, ValueError, TypeError):
+            check_device(options)  # tells where it is to blame
+            raise
         with _interrupts(self.keeper, folder), _one_group(began_here):
             trainer.fit(self.module, ckpt_path=None if content is None else folder.checkpoint)  # type: ignore[union-attr]
 
@@ -192,22 +195,13 @@ class Training:
 
 def check_device(options: TrainingOptions) -> pl.Trainer:
     """Ask Lightning now, before anything is written or trained, whether it can compute as it is told to."""
-    with _can_compute(options):
+    try:
         return pl.Trainer(
             accelerator=options.accelerator, devices=options.devices, strategy=options.strategy,
             precision=options.precision,  # type: ignore[arg-type]
             logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _can_compute(options: TrainingOptions) -> Iterator[None]:
-    """What Lightning refuses when it is set up, as an error that names the arguments."""
-    try:
-        yield
     except (MisconfigurationException, ValueError, TypeError) as error:
-        if "callbacks" in str(error):
-            raise
         asked = ", ".join(
             f"{name}={getattr(options, name)!r}" for name in ("accelerator", "devices", "strategy", "precision")
         )
