@@ -270,8 +270,8 @@ def test_an_unknown_modality_at_prediction_is_refused(world):
         ({"validation": "x"}, r"validation: expected a share of the samples in \(0, 1\), got 'x'"),
         ({"make_model": "mlp"}, "make_model: expected a function from the training data to a model, got 'mlp'"),
         ({"fit_options": "x"}, "fit_options: expected arguments of lacunar.fit as a mapping, got 'x'"),
-        ({"fit_options": {"lr": 0.1}}, "fit_options: 'lr' is set by the estimator itself"),
-        ({"fit_options": {"seed": 1}}, "fit_options: 'seed' is set by the estimator itself"),
+        ({"fit_options": {"lr": 0.1}}, "fit_options: 'lr' is set for each model already"),
+        ({"fit_options": {"seed": 1}}, "fit_options: 'seed' is set for each model already"),
         ({"fit_options": {"schedul": "cosine"}}, "no argument 'schedul'. Did you mean 'schedule'"),
     ],
 )

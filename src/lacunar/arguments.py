@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from numbers import Integral, Real
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-from lacunar.errors import ConfigError
+from lacunar.errors import ConfigError, did_you_mean
 
-__all__ = ["at_least", "check_arguments", "checked"]
+__all__ = ["arguments_for", "at_least", "check_arguments", "checked"]
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -86,6 +86,32 @@ def check_arguments(function: Callable[..., Any], given: Mapping[str, Any], wher
         ConfigError: as from a :func:`checked` function; ``where`` begins the message.
     """
     _check(_plain_parameters(inspect.signature(function)), given, where)
+
+
+def arguments_for(function: Callable[..., Any], given: Any, own: Collection[str], where: str = "fit") -> dict[str, Any]:
+    """The arguments in a mapping that a function is to be called with, beside those that its caller sets.
+
+    Args:
+        function: which.
+        given: the mapping; None for none.
+        own: names of what the caller sets.
+        where: the mapping is an argument of this name.
+
+    Raises:
+        ConfigError: no mapping, an argument that the caller sets or that the function lacks, or an unsuitable value.
+    """
+    given = {} if given is None else given
+    name = f"lacunar.{function.__name__}"
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where}: expected arguments of {name} as a mapping, got {given!r}.")
+    known = [one for one in inspect.signature(function).parameters if one not in own]
+    for one in given:
+        if one in own:
+            raise ConfigError(f"{where}: {one!r} is set for each model already; leave it out.")
+        if one not in known:
+            raise ConfigError(f"{where}: {name} has no argument {one!r}.{did_you_mean(one, known)}")
+    check_arguments(function, given, where)
+    return dict(given)
 
 
 def at_least(least: float, **given: float | None) -> None:

@@ -614,6 +614,7 @@ def test_a_class_that_a_subset_never_shows_gets_a_note():
         ({"subsets": []}, ConfigError, "at least one non-empty subset"),
         ({"fit": {"epochs": 3}}, ConfigError, "lacunar.fit has no argument 'epochs'. Did you mean 'max_epochs'"),
         ({"fit": {"seed": 3}}, ConfigError, "'seed' is set for each model"),
+        ({"fit": {"max_epochs": "3"}}, ConfigError, "fit: max_epochs: expected a whole number or None, got '3'"),
         ({"make_model": LogisticRegression()}, ConfigError, "expected a function from data to a model"),
         ({"make_model": lambda data: 3}, ConfigError, "expected a lacunar.MultimodalModel, a scikit-learn estimator"),
         ({"estimator": "amortised"}, ConfigError, "must return a lacunar.MultimodalModel, got LogisticRegression"),

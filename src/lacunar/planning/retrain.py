@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,10 +16,11 @@ from sklearn.utils import get_tags
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from lacunar.arguments import arguments_for
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.splits import Splits
-from lacunar.errors import ConfigError, DataError, did_you_mean
+from lacunar.errors import ConfigError, DataError
 from lacunar.lattice import Pairs
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.models.references import CAUTION, estimator_output
@@ -119,16 +119,7 @@ def fit_options(given: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:
         return usual
     from lacunar.training.fit import fit  # brings Lightning, which estimators do without
 
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"fit: expected arguments of lacunar.fit, such as {{'max_epochs': 20}}, got {given!r}.")
-    known = [name for name in inspect.signature(fit).parameters if name not in OWN]
-    options = dict(given)
-    for name in options:
-        if name in OWN:
-            raise ConfigError(f"fit: {name!r} is set for each model by utilities itself; leave it out.")
-        if name not in known:
-            raise ConfigError(f"fit: lacunar.fit has no argument {name!r}.{did_you_mean(name, known)}")
-    return {**usual, **options}
+    return {**usual, **arguments_for(fit, given, OWN)}
 
 
 def train_cell(cell: Cell) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import os
 from collections.abc import Callable, Mapping
 from numbers import Real
@@ -16,6 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.validation import check_is_fitted
 
+from lacunar.arguments import arguments_for
 from lacunar.data.arrays import from_arrays
 from lacunar.data.columns import Column
 from lacunar.data.dataset import MultimodalDataset
@@ -119,17 +119,8 @@ class _Multimodal(BaseEstimator):
     def _fit_options(self) -> dict[str, Any]:
         from lacunar.training.fit import fit
 
-        given = self.fit_options or {}
-        if not isinstance(given, Mapping):
-            raise ConfigError(f"fit_options: expected arguments of lacunar.fit as a mapping, got {given!r}.")
         own = {*self.get_params(deep=False), "seed", "data", "model"}
-        known = [name for name in inspect.signature(fit).parameters if name not in own]
-        for name in given:
-            if name in own:
-                raise ConfigError(f"fit_options: {name!r} is set by the estimator itself; leave it out.")
-            if name not in known:
-                raise ConfigError(f"fit_options: lacunar.fit has no argument {name!r}.{did_you_mean(name, known)}")
-        return dict(given)
+        return arguments_for(fit, self.fit_options, own, "fit_options")
 
     def predict(self, X: Any) -> np.ndarray:
         """The prediction for each sample, from whatever it has; the prior where it has nothing."""
