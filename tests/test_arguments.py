@@ -8,7 +8,7 @@ import pytest
 
 import lacunar as lc
 from lacunar import evaluation, generation, objectives
-from lacunar.arguments import _plain, at_least, checked
+from lacunar.arguments import _plain, above, at_least, checked
 from lacunar.errors import ConfigError
 
 
@@ -76,6 +76,14 @@ def test_numbers_too_low_are_told_by_name():
     at_least(1, epochs=1, folds=None)
     with pytest.raises(ConfigError, match=r"folds: expected at least 1, got 0\."):
         at_least(1, epochs=1, folds=0)
+    above(0, lr=0.1, memory=None)
+    with pytest.raises(ConfigError, match=r"lr: expected a number above 0, got 0\."):
+        above(0, lr=0)
+    for make in (lc.FlowCompleter, lc.DiffusionCompleter, objectives.GradientBlending):
+        with pytest.raises(ConfigError, match="lr: expected a number above 0, got -1"):
+            make(lr=-1)
+    with pytest.raises(ConfigError, match="memory: expected a number above 0, got 0"):
+        lc.MCE(memory=0)
 
 
 def public():

@@ -13,7 +13,7 @@ import numpy as np
 
 from lacunar.errors import ConfigError, did_you_mean
 
-__all__ = ["arguments_for", "at_least", "check_arguments", "checked"]
+__all__ = ["above", "arguments_for", "at_least", "check_arguments", "checked"]
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -112,6 +112,17 @@ def arguments_for(function: Callable[..., Any], given: Any, own: Collection[str]
             raise ConfigError(f"{where}: {name} has no argument {one!r}.{did_you_mean(one, known)}")
     check_arguments(function, given, where)
     return dict(given)
+
+
+def above(limit: float, **given: float | None) -> None:
+    """Refuse numbers that are not above ``limit``, by name; None is not given.
+
+    Raises:
+        ConfigError: for the first of them.
+    """
+    for name, value in given.items():
+        if value is not None and not value > limit:
+            raise ConfigError(f"{name}: expected a number above {limit:g}, got {value!r}.")
 
 
 def at_least(least: float, **given: float | None) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lacunar.arguments import at_least, checked
+from lacunar.arguments import above, at_least, checked
 from lacunar.data.splits import PARTS, Splits
 from lacunar.errors import ConfigError, DataError, did_you_mean
 from lacunar.evaluation.outputs import evaluation_mode, joint_model
@@ -77,8 +77,7 @@ def capability(
         if head not in HEADS:
             raise ConfigError(f"heads: expected 'linear' or 'mlp', got {head!r}.")
     at_least(1, seeds=seeds, epochs=epochs, batch_size=batch_size, hidden=hidden)
-    if lr is not None and not lr > 0:
-        raise ConfigError(f"lr: expected a learning rate above 0, got {lr}.")
+    above(0, lr=lr)
     if part not in PARTS:
         raise ConfigError(f"part: unknown part {part!r}.{did_you_mean(str(part), PARTS)}")
     for given in (splits, splits if complete is None else complete):

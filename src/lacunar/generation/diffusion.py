@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from lacunar.arguments import above
 from lacunar.errors import ConfigError, did_you_mean
 from lacunar.generation.base import Completer
 from lacunar.generation.diffusion_network import Denoiser
@@ -87,8 +88,7 @@ class DiffusionCompleter(Completer):
         for name, number in numbers.items():
             if number < 1:
                 raise ConfigError(f"DiffusionCompleter: {name}: expected a number from 1, got {number}.")
-        if not lr > 0:
-            raise ConfigError(f"DiffusionCompleter: lr: expected a learning rate above 0, got {lr}.")
+        above(0, lr=lr)
         if not 0 <= condition_dropout < 1 or not 0 < val_share < 1 or sigma <= 1 or updates < 0:
             raise ConfigError(
                 "DiffusionCompleter: expected condition_dropout in [0, 1), val_share in (0, 1), sigma above 1 and "

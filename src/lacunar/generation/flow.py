@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lacunar.arguments import above
 from lacunar.errors import ConfigError, did_you_mean
 from lacunar.generation.base import Completer
 from lacunar.generation.fitting import fit_network, hold_back, random_sources
@@ -103,8 +104,7 @@ class FlowCompleter(Completer):
         ):  # fmt: skip
             if number < 1:
                 raise ConfigError(f"FlowCompleter: {name}: expected a number from 1, got {number}.")
-        if not lr > 0:
-            raise ConfigError(f"FlowCompleter: lr: expected a learning rate above 0, got {lr}.")
+        above(0, lr=lr)
         if updates < 0 or prior_weight < 0 or not 0 < val_share < 1:
             raise ConfigError(
                 "FlowCompleter: expected updates and prior_weight from 0 and val_share in (0, 1), got "

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from lacunar.arguments import above
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError
@@ -78,8 +79,7 @@ class GradientBlending(Objective):
                 f"GradientBlending: every, epochs and batch_size are whole numbers from 1 up, got {every}, {epochs} "
                 f"and {batch_size}."
             )
-        if not lr > 0:
-            raise ConfigError(f"GradientBlending: lr: expected a learning rate above 0, got {lr}.")
+        above(0, lr=lr)
         if not 0 < holdout < 1:
             raise ConfigError(f"GradientBlending: holdout: expected a share in (0, 1), got {holdout}.")
         self.every, self.epochs, self.holdout, self.lr, self.batch_size = every, epochs, holdout, lr, batch_size

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from lacunar.arguments import above
 from lacunar.data.batch import Batch
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import ConfigError, DataError, did_you_mean
@@ -145,8 +146,7 @@ class MCE(Objective):
             )
         if not 0 <= momentum < 1:
             raise ConfigError(f"MCE: momentum: expected a number in [0, 1), got {momentum}.")
-        if memory is not None and not memory > 0:
-            raise ConfigError(f"MCE: memory: expected a bound in megabytes above 0, got {memory}.")
+        above(0, memory=memory)
         if budget is not None and budget < 2:
             raise ConfigError(f"MCE: budget: expected at least 2 subsets per sample, got {budget}.")
         self.single, self.subset, self.completion = float(single), float(subset), float(completion)
