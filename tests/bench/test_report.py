@@ -256,17 +256,25 @@ def test_methods_of_other_splits_are_not_compared(tmp_path):
         find(tmp_path)
 
 
-def test_the_page_says_what_each_test_is_over(tmp_path):
-    put(tmp_path, problems="pqrstu", settings=("x",), refused=False)
-
-    def said():
-        section = next(one for one in bench_page(find(tmp_path)).sections if one.anchor == "differences")
-        return section.blocks[0].text
-
-    assert "signed-rank test over problems, adjusted" in said()
-    for file in (tmp_path / "cells").glob("u-x-late-*/*.json"):
-        file.unlink()
-    assert "signed-rank test over problems (over problems and seeds for late), adjusted" in said()
+@pytest.mark.parametrize(
+    ("problems", "settings", "said", "drawn"),
+    [
+        ("pqrstu", "x", "test over data sets, adjusted by Holm over the methods.", "a bootstrap that draws data sets"),
+        ("pq", "xyz", "over problems, adjusted by Holm over the methods; problems of one data set share", "from few"),
+        ("pq", "x", "over problems and seeds, adjusted by Holm over the methods; problems of one", "from few data sets"),
+        ("p", "xyzuvw", "test over seeds, adjusted by Holm over the methods.", "Student's over the means of each seed"),
+    ],
+)
+def test_the_page_says_what_tests_and_intervals_are_over(tmp_path, problems, settings, said, drawn):
+    put(tmp_path, problems=problems, settings=settings, refused=False)
+    sections = {one.anchor: one for one in bench_page(find(tmp_path)).sections}
+    text = sections["differences"].blocks[0].text
+    assert said in text
+    assert drawn in text
+    over = said.split("over ")[1].split(",")[0]
+    ranked = sections["ranks"].blocks[0].text
+    assert f" {over}, 1 being the best" in ranked
+    assert ("far too small" in ranked) == over.startswith("problems")
 
 
 def test_results_of_an_earlier_version_are_reported(tmp_path):

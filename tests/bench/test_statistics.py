@@ -45,7 +45,7 @@ def test_friedman_and_ranks_agree_with_scipy():
     assert found.p == pytest.approx(stats.f.sf(f, k - 1, (k - 1) * (n - 1)))
     expected = by_problem.apply(lambda row: stats.rankdata(-row), axis=1, result_type="expand").mean()
     np.testing.assert_allclose(found.average[list(by_problem)].to_numpy(), expected.to_numpy())
-    assert (found.blocks, found.over) == (12, "problems")
+    assert (found.blocks, found.over) == (12, "data sets")
 
 
 def test_nemenyi_has_the_critical_values_of_the_literature():
@@ -72,7 +72,7 @@ def test_ranks_leave_out_methods_that_lack_problems():
     assert found.blocks == 10
     less = frame[~((frame["method"] == "c") & (frame["data"] == "p9"))]
     assert ranks(pivot(less)).blocks == 9
-    with pytest.raises(DataError, match="at least 2 methods and 2 problems"):
+    with pytest.raises(DataError, match="at least 2 methods and 2 data sets"):
         ranks(pivot(frame[frame["method"] == "a"]))
 
 
@@ -107,7 +107,7 @@ def test_intervals_cover_what_they_should():
 
 
 def test_settings_of_one_data_set_are_not_independent():
-    """Six settings that share an effect are worth one data set: the interval must not shrink with their number."""
+    """Six settings that share an effect are worth one data set: neither interval nor p may shrink with their number."""
     frame = results(problems=6, methods=("a", "b"), settings=6, shift=0.0, noise=1e-4)
     effect = dict(zip([f"p{number}" for number in range(6)], [-0.06, -0.02, 0.0, 0.02, 0.05, 0.07]))
     frame.loc[frame["method"] == "b", "mean"] += frame["data"].map(effect)
@@ -115,6 +115,23 @@ def test_settings_of_one_data_set_are_not_independent():
     one = compare(pivot(frame[frame["problem"].str.endswith("(0)")]), "a").iloc[0]
     assert row["high"] - row["low"] == pytest.approx(one["high"] - one["low"], rel=0.1)
     assert row["low"] < 0 < row["high"]
+    assert row["p"] == one["p"]
+    assert (row["units"], row["over"]) == (6, "data sets")
+    assert ranks(pivot(frame)).critical == ranks(pivot(frame[frame["problem"].str.endswith("(0)")])).critical
+
+
+def test_seeds_of_one_data_set_have_students_interval():
+    """A bootstrap over three seeds would leave zero out in a third of all cases, not in a twentieth."""
+    clear = 0
+    for seed in range(100):
+        frame = pivot(results(problems=1, methods=("a", "b"), settings=2, shift=0.0, seed=seed))
+        row = compare(frame, "a").iloc[0]
+        clear += row["low"] > 0 or row["high"] < 0
+    assert clear <= 12
+    gap = (frame["b"] - frame["a"]).groupby(level="seed").mean()
+    expected = stats.ttest_1samp(gap, 0).confidence_interval(0.95)
+    np.testing.assert_allclose([row["low"], row["high"]], list(expected))
+    assert (row["units"], row["over"], row["problems"]) == (3, "seeds", 2)
 
 
 def test_one_seed_of_one_data_set_has_no_interval():

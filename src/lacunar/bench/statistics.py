@@ -18,11 +18,11 @@ from lacunar.bench.tables import check_paired
 from lacunar.errors import ConfigError, DataError
 from lacunar.evaluation.statistics import percentile_interval, seed_interval
 
-__all__ = ["Ranks", "compare", "holm", "pivot", "ranks", "record"]
+__all__ = ["Ranks", "compare", "holm", "pivot", "ranks", "record", "units"]
 
-#: From this many problems on a test takes problems as its units; below, each seed of a problem.
-ENOUGH_PROBLEMS = 6
-#: A method that lacks more than this share of the problems is left out of ranks, instead of those problems.
+#: The fewest units with which a signed-rank test can come below .05.
+ENOUGH = 6
+#: A method that lacks more than this share of the blocks is left out of ranks, instead of those blocks.
 MAY_LACK = 0.2
 
 
@@ -70,9 +70,9 @@ def compare(
     """Paired differences between methods, each on the rows that both have.
 
     The interval is a bootstrap's that draws data sets, and within each of them seeds: settings of one data set share
-    its samples and come together. It speaks of other data sets like these; with one data set, of other seeds alone.
-    The p value is Wilcoxon's signed-rank test over problems (means over seeds), or over problems and seeds where there
-    are fewer than six problems, adjusted by Holm over all comparisons of the frame.
+    its samples and come together. It speaks of other data sets like these. With one data set it is Student's over the
+    means of each seed, and speaks of other seeds alone. The p value is Wilcoxon's signed-rank test over
+    :func:`units`, adjusted by Holm over all comparisons of the frame.
 
     Args:
         scores: from :func:`pivot`.
@@ -96,35 +96,61 @@ def compare(
         pairs = list(itertools.combinations(methods, 2))
     else:
         pairs = [(method, against) for method in methods if method != against]
-    rows = []
+    rows, over = [], units(scores)
     for method, other in pairs:
         gap = (scores[method] - scores[other]).dropna()
         if len(gap):
-            rows.append({"method": method, "against": other, **_difference(gap, confidence, resamples, seed)})
+            rows.append({"method": method, "against": other, **_difference(gap, over, confidence, resamples, seed)})
     frame = pd.DataFrame(rows)
     if len(frame):
         frame.insert(list(frame.columns).index("p") + 1, "p_holm", holm(frame["p"]))
     return frame
 
 
-def _difference(gap: pd.Series, confidence: float, resamples: int, seed: int) -> dict[str, float | int | str]:
+def units(scores: pd.DataFrame) -> str:
+    """What a test of these scores takes as its units, the most independent that are enough for one.
+
+    ``"data sets"`` from six on, each a mean over its settings and seeds; ``"seeds"``, each a mean over problems, where
+    there is one data set; else ``"problems"`` from six on, or ``"problems and seeds"``. Problems of one data set share
+    its samples and mostly agree, so that a test over them finds too much.
+
+    Args:
+        scores: from :func:`pivot`.
+    """
+    count = {level: scores.index.get_level_values(level).nunique() for level in ("data", "problem")}
+    if count["data"] >= ENOUGH:
+        return "data sets"
+    if count["data"] == 1:
+        return "seeds"
+    return "problems" if count["problem"] >= ENOUGH else "problems and seeds"
+
+
+def _by_unit(scores: pd.DataFrame, over: str) -> pd.DataFrame:
+    """Means within each unit; seeds weigh the same within a problem, problems within a data set."""
+    if over == "problems and seeds":
+        return scores
+    if over == "seeds":
+        return scores.groupby(level="seed", sort=False).mean()
+    by_problem = scores.groupby(level=["data", "problem"], sort=False).mean()
+    return by_problem if over == "problems" else by_problem.groupby(level="data", sort=False).mean()
+
+
+def _difference(
+    gap: pd.Series, over: str, confidence: float, resamples: int, seed: int
+) -> dict[str, float | int | str]:
     by_problem = gap.groupby(level="problem", sort=False).mean()
-    over = "problems" if len(by_problem) >= ENOUGH_PROBLEMS else "problems and seeds"
-    units = by_problem if over == "problems" else gap
-    draws = _draws(gap, resamples, seed)
-    low, high = percentile_interval(draws[:, None], confidence)
-    if gap.index.get_level_values("data").nunique() < 2 and gap.index.get_level_values("seed").nunique() < 2:
-        low = high = np.array([np.nan])  # one draw says nothing about others
+    difference = float(by_problem.mean())  # problems weigh the same, whatever the number of their seeds
+    values = _by_unit(gap.to_frame(), over).iloc[:, 0].to_numpy()
+    low, high = _interval(gap, difference, confidence, resamples, seed)
     clear = [
         seed_interval(part.to_numpy(), confidence=confidence) for _, part in gap.groupby(level="problem", sort=False)
     ]
     return {
-        # Problems weigh the same, whatever the number of their seeds.
-        "difference": float(by_problem.mean()),
-        "low": float(low[0]),
-        "high": float(high[0]),
-        "p": wilcoxon(units.to_numpy()),
-        "units": len(units),
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "p": wilcoxon(values),
+        "units": len(values),
         "over": over,
         "problems": len(by_problem),
         "better": int((by_problem > 0).sum()),
@@ -132,6 +158,16 @@ def _difference(gap: pd.Series, confidence: float, resamples: int, seed: int) ->
         "clearly_better": sum(one.low > 0 for one in clear),
         "clearly_worse": sum(one.high < 0 for one in clear),
     }
+
+
+def _interval(gap: pd.Series, difference: float, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
+    if gap.index.get_level_values("data").nunique() > 1:
+        low, high = percentile_interval(_draws(gap, resamples, seed)[:, None], confidence)
+        return float(low[0]), float(high[0])
+    # A bootstrap over a few seeds is far too narrow.
+    found = seed_interval(gap.groupby(level="seed").mean().to_numpy(), confidence=confidence)
+    reach = (found.high - found.low) / 2
+    return difference - reach, difference + reach
 
 
 def _draws(gap: pd.Series, resamples: int, seed: int) -> np.ndarray:
@@ -213,9 +249,8 @@ class Ranks:
 def ranks(scores: pd.DataFrame, alpha: float = 0.05) -> Ranks:
     """Ranks of the methods in each block, averaged (Demsar 2006).
 
-    A block is a problem, scored by means over the seeds that all methods have, or a problem and a seed where there are
-    fewer than six problems. Only blocks that all methods have count; a method that lacks more than a fifth of the
-    problems is left out first.
+    A block is one of the :func:`units`, scored by means over the problems and seeds that all methods have. Only blocks
+    that all methods have count; a method that lacks more than a fifth of them is left out first.
 
     Args:
         scores: from :func:`pivot`; higher is better.
@@ -224,17 +259,16 @@ def ranks(scores: pd.DataFrame, alpha: float = 0.05) -> Ranks:
     Raises:
         DataError: fewer than two methods or blocks are left.
     """
-    by_problem = scores.groupby(level="problem", sort=False).mean()
-    lacks = by_problem.isna().mean()
+    over = units(scores)
+    blocks = scores.groupby(level="data" if over == "data sets" else "problem", sort=False)
+    # A data set counts as lacking where any of its problems does: its mean would be over other settings.
+    lacks = blocks.agg(lambda column: column.groupby(level="problem").mean().isna().any()).mean()
     kept = [name for name in scores.columns if lacks[name] <= MAY_LACK]
     left_out = tuple(name for name in scores.columns if name not in kept)
-    shared = scores[kept].dropna()
-    complete, over = shared.groupby(level="problem", sort=False).mean(), "problems"
-    if len(complete) < ENOUGH_PROBLEMS:
-        complete, over = shared, "problems and seeds"
+    complete = _by_unit(scores[kept].dropna(), over)
     n, k = complete.shape
     if k < 2 or n < 2:
-        raise DataError(f"Ranks need at least 2 methods and 2 problems that all of them have, got {k} and {n}.")
+        raise DataError(f"Ranks need at least 2 methods and 2 {over} that all of them have, got {k} and {n}.")
     # Equal up to rounding is equal.
     table = complete.round(12).rank(axis=1, ascending=False)
     average = table.mean().sort_values(kind="stable")

@@ -213,11 +213,14 @@ def _differences_section(facts: BenchFacts) -> Section:
     frame = facts.differences["mean"]
     if not len(frame):
         return Section("differences", "Differences")
+    over = str(frame["over"].iloc[0])
+    drawn = "of a bootstrap that draws data sets and, within them, seeds; from few data sets they are too narrow"
+    if facts.results["data"].nunique() == 1:
+        drawn = "Student's over the means of each seed, and speak of other seeds of this data set alone"
     text = (
         f"Each method minus {facts.against} in points, paired: the same samples, missing cells and seeds. Intervals "
-        f"({100 * facts.confidence:g} %) are of a bootstrap that draws data sets and, within them, seeds; from few "
-        f"data sets they are too narrow. p is Wilcoxon's signed-rank test over {_units(frame)}, adjusted by "
-        "Holm over the methods; settings of one data set share samples, so it is somewhat too small."
+        f"({100 * facts.confidence:g} %) are {drawn}. p is Wilcoxon's signed-rank test over {over}, adjusted by Holm "
+        f"over the methods{_dependent(over, 'p')}."
     )
     if facts.seeds > 1:
         text += " A problem is clear where Student's interval over its seeds leaves zero out."
@@ -232,11 +235,11 @@ def _differences_section(facts: BenchFacts) -> Section:
     return Section("differences", f"Differences to {facts.against}", blocks)
 
 
-def _units(frame: pd.DataFrame) -> str:
-    """What the tests of a table are over; methods with few problems are tested by their seeds, too."""
-    kinds = frame.groupby("over")["method"].agg(list)
-    usual, *others = kinds.index
-    return usual + "".join(f" (over {kind} for {_listed(kinds[kind])})" for kind in others)
+def _dependent(over: str, what: str) -> str:
+    """Words for what is too small since its units are not independent."""
+    if not over.startswith("problems"):
+        return ""
+    return f"; problems of one data set share samples and mostly agree, so that {what} is far too small where they do"
 
 
 def _differences(caption: str, frame: pd.DataFrame, clear: bool) -> Table:
@@ -260,12 +263,11 @@ def _ranks_section(facts: BenchFacts) -> Section:
     text = (
         f"Mean ranks over {found.blocks} {found.over}, 1 being the best. Friedman's test that all are equal: p "
         f"{p_value(found.p)}. Bars join methods whose mean ranks differ by no more than Nemenyi's critical difference "
-        f"({found.critical:.2f} at {found.alpha:g}); settings of one data set are not independent, so it is "
-        "somewhat too small."
+        f"({found.critical:.2f} at {found.alpha:g}){_dependent(found.over, 'it')}."
     )
     blocks: list[Block] = [Text(text)]
     if found.left_out:
-        blocks.append(Text(f"Left out, as they lack too many problems: {', '.join(found.left_out)}."))
+        blocks.append(Text(f"Left out, as they lack too many {found.over}: {', '.join(found.left_out)}."))
     figure = critical_difference_figure(found.average, found.critical, found.groups)
     order = ", ".join(f"{name} {value:.2f}" for name, value in found.average.items())
     blocks.append(Drawing(figure, f"Critical-difference diagram. Mean ranks: {order}"))
