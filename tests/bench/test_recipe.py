@@ -128,6 +128,17 @@ def test_settings_by_name_by_mapping_and_by_the_data_set(tmp_path):
     assert {cell.setting: cell.rates["m0"] for cell in cells} == {"light": 0.1, "f": 0.8}
 
 
+def test_names_that_yaml_takes_for_numbers_are_names(tmp_path):
+    world = {key: value for key, value in GOOD["problems"]["world"].items() if key != "settings"}
+    given = {"methods": {0.3: {"objective": "Joint"}, 7: {"peer": "late fusion"}}, "settings": {1: [0.1, 0.2, 0.3]}}
+    problems = {2024: {**world, "settings": [1], "methods": [7, 0.3]}}
+    cells = read_recipe(put(tmp_path / "r.yaml", **given, problems=problems))
+    assert {(cell.problem, cell.method, cell.setting) for cell in cells} == {
+        ("2024 (1)", "7", "1"),
+        ("2024 (1)", "0.3", "1"),
+    }
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -192,6 +203,7 @@ def test_settings_by_name_by_mapping_and_by_the_data_set(tmp_path):
         ({"methods": {"m": {"objective": "Joint", "model": {"featurs": 9}}}}, "model: unknown key 'featurs'"),
         ({"methods": {"m": {"objective": "MCE", "references": {"fold": 2}}}}, "references: unknown key 'fold'"),
         ({"tuned": "nowhere.yaml"}, "nowhere.yaml not found"),
+        ({"tuned": ["a.yaml"]}, r"tuned: expected the path of a file, got \['a.yaml'\]"),
     ],
 )
 def test_mistakes_are_named(tmp_path, changes, message):

@@ -99,6 +99,43 @@ def test_means_over_settings_need_all_of_them(tmp_path):
     assert np.isnan(means.loc["late", "q"])
     assert np.isnan(means.loc["late", "average"])
     assert np.isfinite(means.loc["joint"]).all()
+    facts = find(tmp_path)
+    for tables in (facts.subsets, facts.modalities):
+        assert tables["q"].loc["late"].isna().all(), "a mean over another setting stood beside the others"
+        assert np.isfinite(tables["q"].loc["joint"]).all()
+        assert np.isfinite(tables["p"]).all(axis=None)
+
+
+def test_the_report_says_what_methods_were_and_who_stood_apart(tmp_path):
+    plans = {
+        "MCE": {"objective": "MCE", "fit": {"max_epochs": 2}},
+        "joint": {"objective": "Joint", "fit": {"max_epochs": 2}},
+        "late": {"peer": "late fusion"},
+        "long": {"objective": "Joint", "fit": {"max_epochs": 6}, "model": {"features": 8}},
+    }
+    put(tmp_path, methods=tuple(plans), refused=False)
+
+    def give(plans):
+        for file in (tmp_path / "cells").glob("*/cell.json"):
+            about = json.loads(file.read_text())
+            about["cell"]["run"] = dict(plans[about["cell"]["method"]])
+            if about["cell"]["method"] == "MCE":
+                about["cell"]["run"]["arguments"] = {"momentum": 0.1 * about["cell"]["seed"]}
+            file.write_text(json.dumps(about))
+        facts = find(tmp_path)
+        section = next(one for one in bench_page(facts).sections if one.anchor == "reading")
+        rows = {row.cells[0]: row.cells[1:] for row in section.blocks[1].rows}
+        return facts.apart, " ".join(section.blocks[0].entries), rows
+
+    who, said, rows = give(plans)
+    assert who == ["long"]
+    assert "the same options of training, but for long: the table below" in said
+    assert rows["long"] == ["Joint", "", "features 8", "max_epochs 6"]
+    assert rows["late"] == ["scikit-learn: late fusion", "", "", ""]
+    assert rows["MCE"] == ["MCE", "momentum varies", "", "max_epochs 2"]
+    who, said, _ = give(plans | {"long": plans["joint"]})
+    assert who == []
+    assert "the same one, with the same options of training." in said
 
 
 def test_the_command_writes_everything_and_the_same_again(tmp_path, capsys):
@@ -226,6 +263,9 @@ def test_latex_is_escaped_and_marks_the_best():
     assert r"50 \% & 1.0 & -- \\" in text
     assert r"m & \textbf{2.0} & \textbf{0.5} \\" in text
     assert r"A \$ caption" in text
+    # Behind a line break these two would be its own.
+    assert "\n{[}1] & " in latex(frame.set_axis(["[1]", "*"]), "")
+    assert "\n{*} & " in latex(frame.set_axis(["[1]", "*"]), "")
 
 
 def test_latex_writes_numbers_as_the_page_does(tmp_path):
@@ -261,7 +301,12 @@ def test_methods_of_other_splits_are_not_compared(tmp_path):
     [
         ("pqrstu", "x", "test over data sets, adjusted by Holm over the methods.", "a bootstrap that draws data sets"),
         ("pq", "xyz", "over problems, adjusted by Holm over the methods; problems of one data set share", "from few"),
-        ("pq", "x", "over problems and seeds, adjusted by Holm over the methods; problems of one", "from few data sets"),
+        (
+            "pq",
+            "x",
+            "over problems and seeds, adjusted by Holm over the methods; problems of one",
+            "from few data sets",
+        ),
         ("p", "xyzuvw", "test over seeds, adjusted by Holm over the methods.", "Student's over the means of each seed"),
     ],
 )

@@ -99,6 +99,22 @@ def test_a_cell_that_was_copied_in_part_is_run(tmp_path):
     assert sorted(path.name for path in store.cells.rglob("*")) == sorted([cell.key, "cell.json", "result.json"])
 
 
+@pytest.mark.parametrize("file", ["cell.json", "result.json"])
+def test_a_damaged_cell_is_named_set_aside_and_run_again(tmp_path, file):
+    cell = read_recipe(write(tmp_path / "r.yaml", seeds=1))[0]
+    store = Store(tmp_path / "out")
+    run_cell(cell, store.path)
+    whole = store.read(cell.key)["mean"]
+    (store.cells / cell.key / file).write_text('{"mean": 0.')
+    with pytest.raises(RunError, match=f"{file} cannot be read.* Run the recipe again: it sets this cell aside"):
+        list(store.results())
+    assert [step.failed for step in run_cells([cell], store.path)] == [False]
+    assert store.read(cell.key)["mean"] == whole
+    (aside,) = (store.path / "damaged").iterdir()
+    assert (aside / file).read_text() == '{"mean": 0.'
+    assert [line["what"] for line in store.log_lines()].count("damaged") == 1
+
+
 def test_results_of_one_file_each_are_read_too(tmp_path):
     old = {"cell": {"problem": "p", "method": "m", "seed": 0}, "mean": 0.5, "seconds": 1.0}
     (tmp_path / "cells").mkdir()
@@ -144,6 +160,8 @@ def test_time_left_knows_slow_methods(tmp_path):
     assert clock.ended(cells[3], {"seconds": 2.0}) == pytest.approx(2 * 60 + 2 * 2)
     clock.workers = 2
     assert clock.ended(cells[4], {"seconds": 2.0}) == pytest.approx((2 * 60 + 2) / 2)
+    clock.workers = 8  # three cells are open, and none is shared
+    assert clock.ended(cells[5], {"seconds": 2.0}) == pytest.approx(2 * 60 / 2)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 import pytest
 import yaml
 
-from lacunar.bench.recipe import read_recipe
-from lacunar.bench.tune import Study, _keep, tune
+from lacunar.bench.recipe import open_recipe, read_recipe
+from lacunar.bench.tune import tune
+from lacunar.bench.tuned import keep
 from lacunar.cli import main
 from lacunar.errors import ConfigError, MissingExtraError
 
@@ -63,6 +64,8 @@ def test_tuning_goes_on_and_gives_arguments_for_a_recipe(recipe, tmp_path, capsy
     tuned = yaml.safe_load((out / "tuned.yaml").read_text())["problems"]["world"]
     assert tuned["dropout"] == {0: study.best_params}
     assert set(tuned) == {"dropout", "blend"}
+    trials = yaml.safe_load((out / "tuned.yaml").read_text())["trials"]["world"]
+    assert trials == {"dropout": {0: 3}, "blend": {0: 2}}
     recipe.write_text(yaml.safe_dump(RECIPE | {"tuned": str(out / "tuned.yaml")}))
     cells = {cell.method: cell for cell in read_recipe(recipe)}
     assert cells["dropout"].run["arguments"] == study.best_params
@@ -131,12 +134,35 @@ def test_what_the_recipe_says_is_tried_after_an_interruption(recipe, tmp_path, m
     assert [trial.params["rate"] for trial in done].index(0.3) == 0
 
 
+@pytest.mark.parametrize("every", [15, None])
+def test_what_the_recipe_says_is_a_choice_too(recipe, tmp_path, every):
+    methods = {"blend": {"objective": "GradientBlending", "arguments": {"every": every}}}
+    recipe.write_text(yaml.safe_dump(RECIPE | {"methods": methods}, sort_keys=False))
+    tune(recipe, tmp_path / "out", trials=1)
+    (trial,) = trials_of(tmp_path / "out", "blend")[1]
+    assert trial.params["every"] == every
+
+
+def test_a_run_says_what_was_tuned_less(recipe, tmp_path, capsys):
+    file = tmp_path / "tuned.yaml"
+    keep(file, "world", "dropout", 0, {"rate": 0.4}, trials=2)
+    recipe.write_text(yaml.safe_dump(RECIPE | {"tuned": str(file), "seeds": 1}, sort_keys=False))
+    assert main(["bench", "run", str(recipe), "--out", str(tmp_path / "out"), "--only", "dropout"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"blend is not tuned on world, as others are; go on with lacunar bench tune {recipe}" in said
+    assert "joint" not in said
+    keep(file, "world", "blend", 0, {}, trials=7)
+    assert open_recipe(recipe).uneven == ("Methods were tuned with different numbers of trials: dropout 2; blend 7.",)
+    keep(file, "world", "blend", 0, {}, trials=2)
+    assert open_recipe(recipe).uneven == ()
+
+
 def test_a_file_of_an_earlier_version_is_written_anew(recipe, tmp_path):
     (tmp_path / "tuned.yaml").write_text("problems: {world: {dropout: {rate: 0.5}}}")
     recipe.write_text(yaml.safe_dump(RECIPE | {"tuned": "tuned.yaml"}, sort_keys=False))
     with pytest.raises(ConfigError, match="world, dropout: expected arguments by seed, .*got {'rate': 0.5}"):
         read_recipe(recipe)
-    _keep(tmp_path, Study("world", "dropout", 0, best={"rate": 0.4}))
+    keep(tmp_path / "tuned.yaml", "world", "dropout", 0, {"rate": 0.4}, trials=2)
     assert [cell.run["arguments"] for cell in read_recipe(recipe) if cell.method == "dropout"] == [{"rate": 0.4}]
 
 

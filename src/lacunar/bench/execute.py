@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from lacunar.bench.cells import Cell, load_problem
 from lacunar.bench.course import course_of
 from lacunar.bench.machine import processor
 from lacunar.bench.memory import ResidentPeak
+from lacunar.bench.method import make_objective
 from lacunar.bench.peers import PEERS
 from lacunar.bench.probing import SNAPSHOTS, look_into
 from lacunar.bench.references import shared_references
@@ -32,13 +32,12 @@ from lacunar.models.blend import Blend
 from lacunar.models.defaults import default_model
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.models.references import References
-from lacunar.objectives import Objective, get
-from lacunar.objectives.mce import MCE
+from lacunar.objectives import Objective
 from lacunar.training.folder import versions
 from lacunar.training.options import default_batch_size
 from lacunar.training.sampler import derive_seed
 
-__all__ = ["by_method", "limited", "make_objective", "prepare", "run_cell"]
+__all__ = ["by_method", "limited", "prepare", "run_cell"]
 
 #: Intervals of a comparison are over seeds and problems; those over test samples are for single tables.
 BOOTSTRAP = 0
@@ -221,24 +220,3 @@ def _step_megabytes(
         torch.stack(list(objective(model, batch).values())).sum().backward()
 
     return peak_bytes(step) / 2**20
-
-
-def make_objective(plan: Mapping[str, Any]) -> Objective | None:
-    """The objective that a method of a recipe names; None for what ``lacunar.fit`` takes when it is given none.
-
-    Raises:
-        ConfigError: an unknown objective or argument.
-    """
-    name, arguments = plan.get("objective", "default"), dict(plan.get("arguments") or {})
-    if name == "default":
-        if arguments:
-            raise ConfigError("The default takes no arguments: name its objective, MCE.")
-        return None
-    if name == "table_2":
-        return MCE.table_2(arguments.pop("row"), **arguments)
-    kind = get(name)
-    known = list(inspect.signature(kind).parameters)
-    for argument in arguments:
-        if argument not in known:
-            raise ConfigError(f"{name} has no argument {argument!r}.{did_you_mean(argument, known)}")
-    return kind(**arguments)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from lacunar.bench.checks import found_in
 from lacunar.bench.course import courses, factors
+from lacunar.bench.footing import apart, described
 from lacunar.bench.probing import fused, probed
 from lacunar.bench.statistics import compare, pivot, ranks, record
 from lacunar.bench.store import Store
@@ -100,6 +101,8 @@ def find(
         sweep=find_sweep(here, against),
         seeds=int(whole["seed"].nunique()),
         versions=_versions(found),
+        methods=described(here),
+        apart=apart(here),
     )
 
 
@@ -146,10 +149,13 @@ def _by_setting(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by(frame: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
-    """For each data set methods by subset or modality, means over settings and seeds."""
+    """For each data set methods by subset or modality: means over seeds and settings, where a method has them all."""
     tables = {}
     for name, part in frame.groupby("data", sort=False):
-        table = part.groupby(["method", column], sort=False)["score"].mean().unstack(column)
+        groups = part.groupby(["method", column], sort=False)
+        every = part.groupby(column)["problem"].nunique()
+        table = groups["score"].mean().unstack(column)
+        table = table.where(groups["problem"].nunique().unstack(column).eq(every, axis=1))
         tables[str(name)] = table.loc[list(dict.fromkeys(part["method"])), list(dict.fromkeys(part[column]))]
     return tables
 

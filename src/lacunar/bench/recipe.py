@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 from lacunar import datasets
 from lacunar.bench.cells import SETTINGS, Cell, read_description
 from lacunar.bench.checks import keywords, mapping, missing_rates, names, of_known, whole_number
-from lacunar.bench.execute import make_objective
+from lacunar.bench.method import check_objective
 from lacunar.bench.peers import PEERS
+from lacunar.bench.tuned import Tuned
 from lacunar.data.description import SUFFIXES
 from lacunar.data.plain_yaml import read_yaml
 from lacunar.datasets._text import text_vectors
@@ -37,11 +37,13 @@ class Recipe:
         cells: every combination, problems first, then seeds, then methods, so that early results are comparable.
         methods: what each method is, by name, with the shared ``fit`` in it.
         trials: how many trials each method gets when it is tuned.
+        uneven: what of its methods was tuned less than the others, in sentences; empty where nothing was.
     """
 
     cells: list[Cell]
     methods: Mapping[str, Mapping[str, Any]]
     trials: int
+    uneven: tuple[str, ...] = ()
 
 
 def read_recipe(path: str | Path) -> list[Cell]:
@@ -75,19 +77,20 @@ def open_recipe(path: str | Path, with_tuned: bool = True) -> Recipe:
         if not isinstance(recipe.get(key), dict) or not recipe[key]:
             raise ConfigError(f"{path}: expected {key}, a mapping from names to what they are.")
     shared = _fit(recipe.get("fit"), f"{path}, fit")
-    methods = {name: _method(run, shared, f"{path}, method {name!r}") for name, run in recipe["methods"].items()}
+    methods = {str(name): _method(run, shared, f"{path}, method {name!r}") for name, run in recipe["methods"].items()}
     probes = recipe.get("probes", False)
     if not isinstance(probes, bool):
         raise ConfigError(f"{path}: probes: expected true or false, got {probes!r}.")
     if probes:
         methods = {name: run if "peer" in run else {**run, "probes": True} for name, run in methods.items()}
-    tuned = _tuned(path, recipe.get("tuned") if with_tuned else None)
+    tuned = Tuned.read(path, recipe.get("tuned") if with_tuned else None)
     cells = list(_cells(recipe, methods, tuned, path))
-    return Recipe(cells, methods, whole_number(recipe.get("trials", 10), f"{path}, trials"))
+    trials = whole_number(recipe.get("trials", 10), f"{path}, trials")
+    return Recipe(cells, methods, trials, tuned.uneven(cells))
 
 
-def _cells(recipe: Mapping[str, Any], methods: Mapping[str, Any], tuned: _Tuned, path: Path) -> Iterator[Cell]:
-    own_settings = mapping(recipe.get("settings"), f"{path}, settings")
+def _cells(recipe: Mapping[str, Any], methods: Mapping[str, Any], tuned: Tuned, path: Path) -> Iterator[Cell]:
+    own_settings = {str(name): rates for name, rates in mapping(recipe.get("settings"), f"{path}, settings").items()}
     seeds = whole_number(recipe.get("seeds", 5), f"{path}, seeds")
     for name, given in recipe["problems"].items():
         where = f"{path}, problem {name!r}"
@@ -168,15 +171,8 @@ def _method(given: Any, shared: Mapping[str, Any], where: str) -> dict[str, Any]
 
         keywords(run["references"], references, f"{where}, references", but=_OURS_OF_REFERENCES)
     own = _fit(run.get("fit"), f"{where}, fit")
-    _check_objective(run, where)
+    check_objective(run, where)
     return {**run, "fit": {**shared, **own}} if shared or "fit" in run else run
-
-
-def _check_objective(run: Mapping[str, Any], where: str) -> None:
-    try:
-        make_objective(run)
-    except (ConfigError, TypeError) as error:
-        raise ConfigError(f"{where}: {error}") from error
 
 
 def _fit(given: Any, where: str) -> Mapping[str, Any]:
@@ -206,57 +202,3 @@ def _dataset(problem: Mapping[str, Any], path: Path, where: str) -> tuple[str, M
         if problem.get(key):
             raise ConfigError(f"{where}: {key} is for a data set by name; a description says it itself.")
     return str(description), read_description(description)
-
-
-def _tuned(path: Path, given: str | None) -> _Tuned:
-    """What a tuning has found, from its file, which is looked for beside the recipe, too."""
-    if given is None:
-        return _Tuned(path, path, {})
-    file = next((place for place in (path.parent / given, Path(given)) if place.exists()), None)
-    if file is None:
-        raise ConfigError(f"{path}: tuned: {given} not found; 'lacunar bench tune' writes it.")
-    found: dict[tuple[str, str], Mapping[Any, Any]] = {}
-    problems = mapping(mapping(read_yaml(file, "Tuned arguments"), str(file)).get("problems"), f"{file}, problems")
-    for problem, methods in problems.items():
-        for method, seeds in mapping(methods, f"{file}, {problem}").items():
-            where = f"{file}, {problem}, {method}"
-            found[problem, method] = mapping(seeds, where)
-            if not all(isinstance(seed, int) for seed in found[problem, method]):
-                raise ConfigError(
-                    f"{where}: expected arguments by seed, such as {{0: {{rate: 0.3}}}}, got {dict(seeds)}: "
-                    "an earlier version wrote this. Run 'lacunar bench tune' into its folder again."
-                )
-    return _Tuned(path, file, found)
-
-
-class _Tuned:
-    """The arguments that a tuning has found, by problem and method, then by seed."""
-
-    def __init__(self, recipe: Path, file: Path, found: Mapping[tuple[str, str], Mapping[int, Any]]):
-        self.recipe, self.file, self.found = recipe, file, found
-        self._checked: set[str] = set()
-
-    def put(self, run: dict[str, Any], problem: str, method: str, seed: int) -> dict[str, Any]:
-        """A method with the arguments of a problem and seed in place of its own."""
-        seeds = self.found.get((problem, method))
-        if not seeds:
-            return run
-        if seed not in seeds:
-            options = {"--out": self.file.parent, "--method": method, "--problem": problem}
-            said = " ".join(f"{option} {shlex.quote(str(value))}" for option, value in options.items())
-            raise ConfigError(
-                f"{self.file}: {method!r} on {problem!r} has arguments for some seeds, none for seed {seed}; run "
-                f"lacunar bench tune {shlex.quote(str(self.recipe))} {said}"
-            )
-        where = f"{self.file}, {problem}, {method}, seed {seed}"
-        better = mapping(seeds[seed], where)
-        if not better:
-            return run
-        if "peer" in run:
-            raise ConfigError(f"{where}: a peer takes no arguments, got {dict(better)}.")
-        merged = {**run, "arguments": {**run.get("arguments", {}), **better}}
-        what = repr(merged)
-        if what not in self._checked:
-            _check_objective(merged, where)
-            self._checked.add(what)
-        return merged

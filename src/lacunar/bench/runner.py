@@ -202,13 +202,16 @@ class TimeLeft:
     """
 
     def __init__(self, store: Store, cells: Sequence[Cell]):
-        self.waiting = [cell for cell in cells if not store.has(cell.key)]
+        self.waiting: list[Cell] = []
         self.workers = 1
-        self._open = {cell.key: cell for cell in self.waiting}
         self._seconds: dict[tuple[str, str], list[float]] = {}
         for cell in cells:
-            if cell.key not in self._open:
-                self._learn(cell, store.read(cell.key))
+            result = store.find(cell.key)
+            if result is None:
+                self.waiting.append(cell)
+            else:
+                self._learn(cell, result)
+        self._open = {cell.key: cell for cell in self.waiting}
 
     def ended(self, cell: Cell, result: dict[str, Any] | None) -> float | None:
         """Note a cell, and estimate the seconds left for the others."""
@@ -219,7 +222,7 @@ class TimeLeft:
             return 0.0
         if not self._seconds:
             return None
-        return sum(self._expected(cell) for cell in self._open.values()) / self.workers
+        return sum(self._expected(cell) for cell in self._open.values()) / min(self.workers, len(self._open))
 
     def _learn(self, cell: Cell, result: dict[str, Any]) -> None:
         self._seconds.setdefault((cell.data_name, cell.method), []).append(float(result["seconds"]))

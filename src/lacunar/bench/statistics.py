@@ -260,9 +260,9 @@ def ranks(scores: pd.DataFrame, alpha: float = 0.05) -> Ranks:
         DataError: fewer than two methods or blocks are left.
     """
     over = units(scores)
-    blocks = scores.groupby(level="data" if over == "data sets" else "problem", sort=False)
+    lacking = scores.groupby(level=["data", "problem"], sort=False).mean().isna()
     # A data set counts as lacking where any of its problems does: its mean would be over other settings.
-    lacks = blocks.agg(lambda column: column.groupby(level="problem").mean().isna().any()).mean()
+    lacks = (lacking.groupby(level="data").any() if over == "data sets" else lacking).mean()
     kept = [name for name in scores.columns if lacks[name] <= MAY_LACK]
     left_out = tuple(name for name in scores.columns if name not in kept)
     complete = _by_unit(scores[kept].dropna(), over)

@@ -2,7 +2,7 @@
 
 ``cells/KEY/cell.json`` says what was run, with versions and hashes, ``cells/KEY/result.json`` what came out. Earlier
 results, one file ``cells/KEY.json`` for each cell, are read as well. ``log.jsonl`` has a line whenever a cell begins
-and ends, with the process that runs it.
+and ends, with the process that runs it. A cell that cannot be read is set aside in ``damaged`` and run again.
 """
 
 from __future__ import annotations
@@ -40,14 +40,17 @@ class Store:
 
     def has(self, key: str) -> bool:
         """Whether a cell is finished."""
-        return (self.cells / key / "result.json").exists() or (self.cells / f"{key}.json").exists()
+        folder = self.cells / key
+        whole = (folder / "cell.json").exists() and (folder / "result.json").exists()
+        return whole or (self.cells / f"{key}.json").exists()
 
     def keys(self) -> list[str]:
         """Names of all finished cells, sorted."""
         if not self.cells.is_dir():
             return []
-        new = {path.parent.name for path in self.cells.glob("*/result.json") if not path.parent.name.startswith(".")}
-        return sorted(new | {path.stem for path in self.cells.glob("*.json") if not path.name.startswith(".")})
+        new = {path.parent.name for path in self.cells.glob("*/result.json")}
+        old = {path.stem for path in self.cells.glob("*.json")}
+        return sorted(key for key in new | old if not key.startswith(".") and self.has(key))
 
     def read(self, key: str) -> dict[str, Any]:
         """A finished cell: its result, with its configuration under ``"cell"``.
@@ -56,9 +59,27 @@ class Store:
             RunError: the cell is not there, or its files cannot be read.
         """
         folder = self.cells / key
-        if (folder / "result.json").exists():
-            return {**read_json(folder / "cell.json"), **read_json(folder / "result.json")}
-        return read_json(self.cells / f"{key}.json")
+        try:
+            if folder.is_dir():
+                return {**read_json(folder / "cell.json"), **read_json(folder / "result.json")}
+            return read_json(self.cells / f"{key}.json")
+        except RunError as error:
+            raise RunError(f"{error}. Run the recipe again: it sets this cell aside and repeats it.") from error
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        """A finished cell, or None; what cannot be read is set aside, so that the cell can be run again."""
+        if not self.has(key):
+            return None
+        try:
+            return self.read(key)
+        except RunError as error:
+            aside = self.path / "damaged"
+            aside.mkdir(exist_ok=True)
+            for path in (self.cells / key, self.cells / f"{key}.json"):
+                with contextlib.suppress(OSError):  # another process did it meanwhile
+                    os.rename(path, aside / f"{path.name}.{time.time_ns()}")
+            self.note(key, "damaged", why=str(error))
+            return None
 
     def results(self) -> Iterator[dict[str, Any]]:
         """All finished cells, by name."""

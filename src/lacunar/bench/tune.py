@@ -9,22 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import yaml
 
 from lacunar.bench.cells import Cell, load_problem
-from lacunar.bench.execute import by_method, limited, make_objective, prepare
+from lacunar.bench.execute import by_method, limited, prepare
+from lacunar.bench.method import make_objective, ranges_of
 from lacunar.bench.recipe import open_recipe
 from lacunar.bench.store import Store
-from lacunar.data.plain_yaml import read_yaml
+from lacunar.bench.tuned import TUNED, keep
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, MissingExtraError, did_you_mean
 from lacunar.objectives import get
-from lacunar.objectives.ranges import Between, Ranges
-from lacunar.training.files import write_whole
+from lacunar.objectives.ranges import Between, OneOf
 
 __all__ = ["Study", "tune"]
-
-TUNED = "tuned.yaml"
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,8 @@ def tune(
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
     calls = (joblib.delayed(_search)(cell, str(folder), wanted) for cell in chosen)
     for study in parallel(calls):
-        _keep(folder, study)
+        with Store(folder).alone("tuned"):  # several commands may tune into one folder
+            keep(folder / TUNED, study.problem, study.method, study.seed, study.best, study.trials)
         if progress is not None:
             progress(study)
     return folder / TUNED
@@ -115,7 +113,9 @@ def _chosen(cells: Sequence[Cell], method: str | None, problem: str | None, seed
         if given is not None and given not in known:
             raise ConfigError(f"Unknown {what} {given!r}.{did_you_mean(given, known)}")
     found = [
-        cell for cell in cells if method in (None, cell.method) and problem in (None, cell.problem) and ranges_of(cell)
+        cell
+        for cell in cells
+        if method in (None, cell.method) and problem in (None, cell.problem) and ranges_of(cell.run)
     ]
     if not found:
         raise ConfigError(f"{method or 'No method of the recipe'}: there are no ranges to search.")
@@ -123,14 +123,6 @@ def _chosen(cells: Sequence[Cell], method: str | None, problem: str | None, seed
     if seeds is not None and seeds > known_seeds:
         raise ConfigError(f"seeds: expected at most the {known_seeds} of the recipe, got {seeds}.")
     return [cell for cell in found if seeds is None or cell.seed < seeds]
-
-
-def ranges_of(cell: Cell) -> Ranges:
-    """What may be searched of a cell's method."""
-    name = cell.run.get("objective", "default")
-    if "peer" in cell.run or name in ("default", "table_2"):
-        return {}
-    return get(name).ranges
 
 
 def _search(cell: Cell, folder: str, trials: int) -> Study:
@@ -173,10 +165,15 @@ def _as_given(cell: Cell) -> dict[str, Any]:
     given = dict(cell.run.get("arguments") or {})
     defaults = inspect.signature(get(cell.run["objective"])).parameters
     values = {}
-    for name, span in ranges_of(cell).items():
+    for name, span in ranges_of(cell.run).items():
         value = given.get(name, defaults[name].default)
         values[name] = min(max(value, span.low), span.high) if isinstance(span, Between) else value
     return values
+
+
+def _choices(span: OneOf, given: Any) -> tuple[Any, ...]:
+    """What may be chosen, and what the recipe says: it is the first trial."""
+    return span.values if given in span.values else (*span.values, given)
 
 
 def _without_test(data: Splits) -> Splits:
@@ -187,11 +184,12 @@ def _validate(cell: Cell, trial: Any, data: Splits, store: Store) -> float:
     from lacunar.training.fit import fit
 
     arguments = dict(cell.run.get("arguments") or {})
-    for name, span in ranges_of(cell).items():
+    as_given = _as_given(cell)
+    for name, span in ranges_of(cell.run).items():
         if isinstance(span, Between):
             arguments[name] = trial.suggest_float(name, span.low, span.high, log=span.log)
         else:
-            arguments[name] = trial.suggest_categorical(name, span.values)
+            arguments[name] = trial.suggest_categorical(name, _choices(span, as_given[name]))
     plan = {**cell.run, "arguments": arguments}
     objective = make_objective(plan)
     shared, model = prepare(objective, plan, data, cell.seed, store)
@@ -200,15 +198,3 @@ def _validate(cell: Cell, trial: Any, data: Splits, store: Store) -> float:
         **{**plan.get("fit", {}), "experts": False},
     )  # fmt: skip
     return run.best_score
-
-
-def _keep(folder: Path, study: Study) -> None:
-    path = folder / TUNED
-    content = (read_yaml(path, "Tuned arguments") if path.exists() else None) or {"problems": {}}
-    methods = content["problems"].setdefault(study.problem, {})
-    # Earlier versions wrote arguments without seeds.
-    others = {seed: best for seed, best in methods.get(study.method, {}).items() if isinstance(seed, int)}
-    methods[study.method] = {**others, study.seed: dict(study.best)}
-    text = "# Written by 'lacunar bench tune'; a recipe takes it as tuned: PATH. Arguments are by seed; those of the\n"
-    text += "# recipe stay where a method refused the data: {}.\n" + yaml.safe_dump(content)
-    write_whole(path, lambda file: file.write(text.encode()))

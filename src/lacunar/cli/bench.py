@@ -65,14 +65,17 @@ def _run(words: Sequence[str]) -> int:
     out = _needed(options.out, "--out is needed, for example --out results/benchmark.")
     show_log(quiet=True)
     from lacunar.bench.cells import select
-    from lacunar.bench.recipe import read_recipe
+    from lacunar.bench.recipe import open_recipe
     from lacunar.bench.runner import run_cells
 
-    everything = read_recipe(options.recipe)
+    recipe = open_recipe(options.recipe)
+    everything = recipe.cells
     cells = select(everything, options.only)
     if not cells:
         example = f"{everything[0].problem} | {everything[0].method} | {everything[0].seed}"
         raise ConfigError(f"--only {options.only!r} matches none of {len(everything)} cells, such as {example!r}.")
+    for sentence in recipe.uneven:
+        say(sentence)
     counts = {"failed": 0, "refused": 0, "left": 0}
     with _shown(len(cells)) as show:
         for step in run_cells(cells, out, options.n_jobs, options.cluster, options.threads, options.limit):

@@ -79,6 +79,8 @@ class BenchFacts:
         sweep: methods that are ``against`` with other numbers; None where there are none.
         seeds: how many.
         versions: of what the results depend on.
+        methods: one row per method: what it was, in words.
+        apart: methods with another network or other options of training than most.
     """
 
     against: str
@@ -105,6 +107,8 @@ class BenchFacts:
     sweep: Sweep | None = None
     seeds: int = 0
     versions: dict[str, str] = field(default_factory=dict)
+    methods: pd.DataFrame = field(default_factory=pd.DataFrame)
+    apart: Sequence[str] = ()
 
 
 def bench_page(facts: BenchFacts, title: str | None = None) -> Page:
@@ -367,14 +371,28 @@ def _reported_section(facts: BenchFacts) -> Section:
     return Section("reported", "What papers report", blocks)
 
 
+def _footing(facts: BenchFacts) -> str:
+    if not facts.apart:
+        return "Those that train a network have the same one, with the same options of training."
+    return (
+        "Those that train a network have the same one, with the same options of training, but for "
+        f"{_listed(facts.apart)}: the table below says what differs."
+    )
+
+
 def _reading_section(facts: BenchFacts) -> Section:
     lines = [
-        "All methods of a seed meet the same split, the same missing cells and the same network where they train one.",
+        "All methods of a seed meet the same split and the same missing cells.",
+        _footing(facts),
         "Weights were selected on validation samples. The test samples were scored once for each cell.",
         "Test samples keep all modalities that they have. A subset is scored on the samples that have all of it.",
         "A method with several rows in an ablation appears in ranks as often: read them with that in mind.",
     ]
     blocks: list[Block] = [Entries(lines)]
+    if len(facts.methods):
+        columns = [Column("method", False), *(Column(str(name), False) for name in facts.methods.columns)]
+        rows = [Row([str(name), *map(str, row)]) for name, row in zip(facts.methods.index, facts.methods.to_numpy())]
+        blocks.append(Table("What each method was; what is not named has its default", columns, rows))
     if facts.versions:
         rows = [Row([name, version]) for name, version in facts.versions.items()]
         blocks.append(Table("Versions", [Column("what", False), Column("version", False)], rows))
