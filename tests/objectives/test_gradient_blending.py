@@ -43,6 +43,33 @@ def test_the_held_out_rows_are_even_over_classes_and_never_trained_on():
     assert set(rest.ids) == set(data.ids[~held.numpy()])
 
 
+def test_groups_are_held_out_whole():
+    target = torch.arange(60) // 6 % 2
+    from lacunar.data.arrays import from_arrays
+
+    who = [f"g{number // 6}" for number in range(60)]
+    data = from_arrays({"m0": torch.randn(60, 3), "m1": torch.randn(60, 2)}, target, groups=who)
+    held = ready(data, holdout=0.2)[1].held_out
+    assert {name for name, out in zip(who, held) if out}.isdisjoint(name for name, out in zip(who, held) if not out)
+    assert torch.bincount(target[held]).tolist() == [6, 6]
+
+
+def test_drop_and_growth_are_before_minus_after(monkeypatch):
+    """G and O of each loss by hand: both parts, both times."""
+    data = vectors(2, n=40)
+    model, objective = ready(data, holdout=0.25)
+    before = {30: torch.tensor([1.0, 2.0, 1.5]), 10: torch.tensor([1.1, 2.4, 1.6])}
+    train_after, held_after = [0.5, 1.5, 0.6], [0.8, 2.0, 1.2]
+    monkeypatch.setattr(objective, "_measure", lambda model, heads, part: before[len(part)])
+    alone = lambda model, k, *parts: (torch.tensor(train_after[k]), torch.tensor(held_after[k]))  # noqa: E731
+    monkeypatch.setattr(objective, "_train_alone", alone)
+    objective.on_epoch_start(model, data, 0)
+    drop = torch.tensor([1.1 - 0.8, 2.4 - 2.0, 1.6 - 1.2])
+    growth = torch.tensor([0.3 - 0.1, 0.5 - 0.4, 0.6 - 0.1])
+    expected = drop / growth**2
+    torch.testing.assert_close(objective.weight, 3 * expected / expected.sum())
+
+
 def test_single_losses_are_means_over_present_rows():
     data = vectors(2, n=30, missing=0.4)
     model, objective = ready(data)

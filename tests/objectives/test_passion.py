@@ -125,15 +125,45 @@ def test_a_sample_with_one_modality_prefers_nothing_and_teaches_nothing():
     assert objective.diagnostics["lags"].tolist() == [0, 0]
 
 
-def test_epoch_weights_have_a_fixed_norm_and_help_the_far_one():
+def test_epoch_weights_by_hand():
     data = vectors(4, n=20, missing=0.0)
-    _, objective = ready(data, rate=0.5)
-    objective._rebalance(torch.tensor([0.1, 0.2, 0.3, 0.6]), 0)
-    assert objective.balance.norm().item() == pytest.approx(2.0)
-    assert objective.balance.argsort().tolist() == [0, 1, 2, 3]
+    _, objective = ready(data, rate=4.0, period=10)
+    distance, everybody = torch.tensor([0.1, 0.2, 0.3, 0.6]), torch.ones(4, dtype=torch.bool)
+    ahead = (0.3 - distance) / 0.3
+    for epoch, rate in ((0, 4 * 1.5), (10, 4 * 1.5**2)):
+        objective.balance.fill_(1.0)
+        objective._rebalance(distance, epoch, everybody)
+        moved = torch.clamp(1 - rate * ahead, 0.1, 4.0)
+        torch.testing.assert_close(objective.balance, 2 * moved / moved.norm())
+    assert (1 - 6 * ahead).min() < 0.1 < 4.0 < (1 - 6 * ahead).max(), "the clamp was not needed"
     _, equal = ready(data)
-    equal._rebalance(torch.full((4,), 0.2), 0)
+    equal._rebalance(torch.full((4,), 0.2), 0, everybody)
     torch.testing.assert_close(equal.balance, torch.ones(4))
+    # Who was never there is neither ahead nor behind.
+    _, lacking = ready(data, rate=0.5)
+    lacking._rebalance(torch.tensor([0.1, 0.2, 0.3, 0.0]), 0, torch.tensor([True, True, True, False]))
+    moved = torch.tensor([1 - 0.75 * 0.5, 1.0, 1 + 0.75 * 0.5, 1.0])
+    torch.testing.assert_close(lacking.balance, 2 * moved / moved.norm())
+
+
+def test_epoch_distances_are_means_over_all_who_have_a_modality():
+    """A sample of one modality is its own teacher: it counts, at distance 0."""
+    data = vectors(2, n=20, missing=0.0)
+    present = torch.ones(20, 2, dtype=torch.bool)
+    present[:15, 1] = False  # m1 is always beside m0, m0 is mostly alone
+    model, objective = ready(data, rate=0.5)
+    batch = first_batch(data).hide(present)
+    objective(model, batch)
+    both, together = objective.distance_sums.clone(), present.all(1)
+    torch.testing.assert_close(objective.distance_counts, torch.tensor([20.0, 5.0]))
+    _, apart = ready(data)
+    apart(model, first_batch(data.select(together)))
+    torch.testing.assert_close(both, apart.distance_sums)
+    mean = both / torch.tensor([20.0, 5.0])
+    moved = 1 - 0.75 * (mean.mean() - mean) / mean.mean()
+    objective.on_epoch_end(model, data, 0)
+    torch.testing.assert_close(objective.balance, 2**0.5 * moved / moved.norm())
+    assert (objective.distance_counts == 0).all()
 
 
 def test_rates_are_those_of_the_training_data():

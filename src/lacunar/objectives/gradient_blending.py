@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,10 +32,12 @@ class GradientBlending(Objective):
 
     Every ``every`` epochs (a super-epoch) a copy of the network is trained with each loss alone for ``epochs``
     epochs. With ``G_k`` the drop of its loss on rows that were held out and ``O_k`` the growth of the gap between
-    held-out and train loss, ``w_k`` is ``max(G_k, 0) / O_k^2``, scaled to sum to the number of losses. Losses are
+    held-out and train loss, ``w_k`` is ``max(G_k, 0) / O_k^2`` (``|O_k|`` at least .01), scaled to sum to the number of
+    losses. Losses are
     means over the rows that have the modality, on both sides, and both are measured before and after.
 
-    A share of the training rows is held out for this, and the model never trains on it. ``every=None`` estimates
+    A share of the training rows, in whole groups where data have them, is held out for this, and the model never trains
+    on it. ``every=None`` estimates
     the weights once, before the first epoch (offline blending). A modality that no held-out row has keeps weight 1.
 
     For every task and for incomplete training data. One stage.
@@ -87,7 +90,12 @@ class GradientBlending(Objective):
         self.heads, self._heads_for = listed_heads("GradientBlending", heads)
 
     def setup(self, model: MultimodalModel, data: MultimodalDataset) -> None:
-        """Create the heads and draw the rows that are held out, evenly over classes where there are any."""
+        """Create the heads and draw the rows that are held out, evenly over classes where there are any.
+
+        Raises:
+            ConfigError: another task, heads for other modalities, or nothing left on one side of ``holdout``.
+            DataError: data without a target.
+        """
         super().setup(model, data)
         device = next(iter(model.parameters())).device
         width = feature_width(model, data)
@@ -172,7 +180,7 @@ class GradientBlending(Objective):
 
 
 def blending_weights(drop: Tensor, growth: Tensor) -> Tensor:
-    """Weights ``max(G, 0) / O^2``, scaled to sum to their number; even ones when no loss went down.
+    """Weights ``max(G, 0) / O^2`` with ``|O|`` at least .01, scaled to sum to their number; even where no loss fell.
 
     Args:
         drop: G, how much each held-out loss went down, ``(K,)``.
@@ -184,12 +192,14 @@ def blending_weights(drop: Tensor, growth: Tensor) -> Tensor:
 
 
 def _spread(data: MultimodalDataset, share: float) -> Tensor:
-    """Booleans ``(N,)`` with a share set, evenly over classes and drawn from the global generator."""
-    order = torch.randperm(len(data))
+    """Booleans ``(N,)`` with a share set, evenly over classes, drawn from the global generator; whole groups."""
+    groups = np.arange(len(data)) if data.groups is None else np.unique(data.groups, return_inverse=True)[1]
+    first = torch.from_numpy(np.unique(groups, return_index=True)[1])
+    order = torch.randperm(len(first))
     if data.task is not None and data.task.kind == "classification" and data.target is not None:
-        order = order[data.target[order].argsort(stable=True)]
-    # Every 1 / share-th of the sorted rows, so that each class gives its part.
-    steps = torch.floor(torch.arange(len(data) + 1, dtype=torch.float64) * share + 0.5)
-    chosen = torch.zeros(len(data), dtype=torch.bool)
+        order = order[data.target[first][order].argsort(stable=True)]
+    # Every 1 / share-th of the sorted groups, so that each class gives its part.
+    steps = torch.floor(torch.arange(len(first) + 1, dtype=torch.float64) * share + 0.5)
+    chosen = torch.zeros(len(first), dtype=torch.bool)
     chosen[order[steps[1:] > steps[:-1]]] = True
-    return chosen
+    return chosen[torch.from_numpy(groups)]

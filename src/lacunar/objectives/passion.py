@@ -36,9 +36,10 @@ class PASSION(Objective):
     divergence of softened predictions; ``L_pro`` the squared difference of cosine similarities to class prototypes
     between student and teacher, whose mean absolute value ``d_m``, over classes that are there, is the distance of m to
     the teacher. ``k_m = 1`` where m lags within the batch, ``sum_n (d[n,m] / mean d[n] - 1) > 0``; ``b_m`` moves once
-    an epoch with the relative distances and is clamped to [.1, 4] and scaled to norm sqrt(M). A sample with a single
-    modality is its own teacher and prefers nothing. Losses are means over the batch to which a sample without m adds
-    nothing, as at the published batch size of 1: ``w_m`` then makes modalities count alike, however rare they are.
+    an epoch with the relative distances, means over all samples that have m, and is clamped to [.1, 4] and scaled to
+    norm sqrt(M). A sample with a single modality is its own teacher, at distance 0, and makes nothing lag. Losses are
+    means over the batch to which a sample without m adds nothing, as at the published batch size of 1: ``w_m`` then
+    makes modalities count alike, however rare they are.
 
     The original segments volumes; there, prototypes are class means over the voxels of a sample. For classes of
     whole samples they are class means over the rows of the batch that have m. Its deep supervision has no counterpart
@@ -110,7 +111,7 @@ class PASSION(Objective):
         target = self._target(batch)
         features = model.encode(batch)
         available = available_codes(model.lattice, batch, features.present)
-        B, M = features.present.shape
+        B = len(batch)
         # Everything first, then each modality alone; a sample with one modality is its own teacher.
         several = features.present.sum(1) > 1
         which, rows = (features.present & several[:, None]).T.nonzero(as_tuple=True)
@@ -136,7 +137,7 @@ class PASSION(Objective):
         if self.prototypes > 0:
             squared = _over_classes(gap.square(), known)
             terms["prototypes"] = self.prototypes * _summed(squared, which, rows, lags * self.rate_weight, B)
-        self._note(distance, which, lags, M)
+        self._note(distance, which, lags, features.present)
         return terms
 
     @property
@@ -160,11 +161,9 @@ class PASSION(Objective):
         return (lead > 1e-6).to(distance.dtype)
 
     @torch.no_grad()
-    def _note(self, distance: Tensor, which: Tensor, lags: Tensor, M: int) -> None:
-        sums = torch.zeros(2, M, device=distance.device, dtype=distance.dtype)
-        sums[0].index_add_(0, which, distance)
-        sums[1].index_add_(0, which, torch.ones_like(distance))
-        sums = total(sums)
+    def _note(self, distance: Tensor, which: Tensor, lags: Tensor, present: Tensor) -> None:
+        apart = distance.new_zeros(present.shape[1]).index_add(0, which, distance)
+        sums = total(torch.stack([apart, present.sum(0).to(distance)]))
         if self.training:
             self.distance_sums += sums[0]
             self.distance_counts += sums[1]
@@ -173,16 +172,16 @@ class PASSION(Objective):
 
     def on_epoch_end(self, model: MultimodalModel, data: MultimodalDataset, epoch: int) -> None:
         """Move the epoch weights with the relative distances of this epoch."""
-        if bool((self.distance_counts > 0).all()):
-            mean = self.distance_sums / self.distance_counts
-            self._rebalance(mean, epoch)
+        self._rebalance(self.distance_sums / self.distance_counts.clamp(min=1), epoch, self.distance_counts > 0)
         self.distance_sums.zero_()
         self.distance_counts.zero_()
 
-    def _rebalance(self, distance: Tensor, epoch: int) -> None:
-        centre = distance.mean().clamp(min=1e-12)
+    def _rebalance(self, distance: Tensor, epoch: int, known: Tensor) -> None:
+        """``b <- clamp(b - rate R, .1, 4)``, ``R_m = (mean D - D_m) / mean D``, which is 0 where nobody had m."""
+        centre = (distance[known].sum() / known.sum().clamp(min=1)).clamp(min=1e-12)
+        ahead = torch.where(known, (centre - distance) / centre, 0.0)
         rate = self.rate * 1.5 ** (1 + epoch // self.period)
-        moved = (self.balance - rate * (centre - distance) / centre).clamp(0.1, 4.0)
+        moved = (self.balance - rate * ahead).clamp(0.1, 4.0)
         self.balance.copy_(moved * len(moved) ** 0.5 / moved.norm())
 
     def extra_repr(self) -> str:
