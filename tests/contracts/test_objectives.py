@@ -14,9 +14,17 @@ from lacunar.objectives import available
 from lacunar.tasks import Classification
 
 VARIANTS = {f"MCE {name}": {"variant": f"released-{name}"} for name in ("digits", "iemocap", "nuscenes")}
+VARIANTS["MMIN teacher"] = {"teacher": True}
 #: Methods whose last stage is another kind of training.
-LAST = {"SMIL meta-learning": "meta-learning", "ShaSpec subsets": "random subsets"}
-METHODS = [*sorted(available()), *VARIANTS, *LAST]
+LAST = {
+    "SMIL meta-learning": "meta-learning",
+    "ShaSpec subsets": "random subsets",
+    "Resampling resampled": "resampled",
+    "MMIN teacher": "imagination",
+}
+METHODS = list(dict.fromkeys([*sorted(available()), *VARIANTS, *LAST]))
+#: Methods that refuse training data with gaps.
+COMPLETE = {"MMIN teacher"}
 #: Methods that know modalities by position, and why their loss depends on the order: not by what they learn.
 POSITIONAL = {
     "MCE digits": "its last subset is one of positions",
@@ -28,8 +36,14 @@ POSITIONAL = {
     "GenerateRest": "what is hidden, and the flow of each modality, are drawn by position",
     "RedCore": "noise and the imputers on concatenated features are drawn by position",
 }
+POSITIONAL["MMIN teacher"] = POSITIONAL["MMIN"]
 every_method = pytest.mark.parametrize("method", METHODS)
+every_method_for_gaps = pytest.mark.parametrize("method", [method for method in METHODS if method not in COMPLETE])
 every_size = pytest.mark.parametrize("M", [2, 3, 4])
+
+
+def data_for(method, M, **options):
+    return vectors(M, **options | ({"missing": 0.0} if method in COMPLETE else {}))
 
 
 def ready(method, data, **options):
@@ -53,6 +67,7 @@ def step(model, objective, batch, seed=0):
     model.zero_grad()
     objective.zero_grad()
     sum(terms.values()).backward()
+    objective.after_backward(model)
     return terms, {**gradients(model), **{f"objective.{k}": v for k, v in gradients(objective).items()}}
 
 
@@ -74,10 +89,10 @@ def predicted(model, objective, batch):
     return outputs
 
 
-@every_method
+@every_method_for_gaps
 @every_size
 def test_t1_absent_inputs_change_nothing_bitwise(method, M):
-    data = vectors(M, n=32)
+    data = data_for(method, M, n=32)
     model, objective = ready(method, data)
     start = copy.deepcopy(objective.state_dict())
     plain, plain_gradients = step(model, objective, first_batch(hidden_values(data, 0.0)))
@@ -112,10 +127,10 @@ def test_t2_every_subset_predicts_and_batch_mates_do_not_matter(method, M):
         torch.testing.assert_close(together[n], predictor(mixed[n])[0], rtol=1e-5, atol=1e-6)
 
 
-@every_method
+@every_method_for_gaps
 @every_size
 def test_t3_a_modality_that_no_row_of_the_batch_has(method, M):
-    data = vectors(M, n=48)
+    data = data_for(method, M, n=48)
     model, objective = ready(method, data)
     rows = (~data.present[:, 0] & data.present[:, 1:].any(1)).nonzero().squeeze(1)
     assert len(rows) > 2
@@ -130,7 +145,7 @@ def test_t3_a_modality_that_no_row_of_the_batch_has(method, M):
 @every_method
 @every_size
 def test_t4_a_row_without_anything_is_refused(method, M):
-    data = vectors(M, n=16)
+    data = data_for(method, M, n=16)
     model, objective = ready(method, data)
     nothing = torch.ones(16, M, dtype=torch.bool)
     nothing[3] = False
@@ -144,7 +159,7 @@ def test_t4_a_row_without_anything_is_refused(method, M):
 @every_method
 @every_size
 def test_t5_renaming_and_reordering_changes_no_loss(method, M):
-    data = vectors(M, n=32)
+    data = data_for(method, M, n=32)
     order = [*range(1, M), 0]
     columns = {f"other{m}": data.columns[f"m{m}"] for m in order}
     moved = MultimodalDataset(columns, data.target, data.task, data.ids)
@@ -196,7 +211,7 @@ def permute(model, renamed, order, features=8):
 @every_method
 @every_size
 def test_t6_the_same_seed_gives_the_same_bits(method, M):
-    data = vectors(M, n=32)
+    data = data_for(method, M, n=32)
     results = []
     for _ in range(2):
         model, objective = ready(method, data)
@@ -208,18 +223,23 @@ def test_t6_the_same_seed_gives_the_same_bits(method, M):
 @every_method
 @every_size
 def test_t7_thirty_two_samples_can_be_learnt(method, M):
-    data = vectors(M, n=32, missing=0.2, strength=1.5)
+    data = data_for(method, M, n=32, missing=0.2, strength=1.5)
     model, objective = ready(method, data)
     optimizer = torch.optim.AdamW([*model.parameters(), *objective.parameters()], 1e-2, weight_decay=0.0)
-    batch, accuracy = first_batch(data), 0.0
+    accuracy = 0.0
     for epoch in range(300):
         torch.manual_seed(epoch)
+        if epoch % 20 == 0:
+            objective.on_epoch_start(model, data, epoch)
+            batch = first_batch(objective.training_set(data, epoch))
         optimizer.zero_grad()
         sum(objective(model, batch).values()).backward()
+        objective.after_backward(model)
         optimizer.step()
         if epoch % 20 == 19:
+            objective.on_epoch_end(model, data, epoch)
             predictor = objective.build(model).eval()
-            accuracy = float(data.task.score(predictor(batch), batch.target).mean())
+            accuracy = float(data.task.score(predictor(first_batch(data)), data.target).mean())
             model.train(), objective.train()
             if accuracy > 0.95:
                 break
@@ -229,7 +249,7 @@ def test_t7_thirty_two_samples_can_be_learnt(method, M):
 @every_method
 @every_size
 def test_t8_terms_are_named_scalars_and_their_sum_is_the_loss(method, M):
-    data = vectors(M, n=32)
+    data = data_for(method, M, n=32)
     model, objective = ready(method, data)
     torch.manual_seed(0)
     start = copy.deepcopy(objective.state_dict())
@@ -249,7 +269,7 @@ def test_t8_terms_are_named_scalars_and_their_sum_is_the_loss(method, M):
 @every_method
 @every_size
 def test_t9_all_state_is_in_the_state_dict(method, M):
-    data = vectors(M, n=32)
+    data = data_for(method, M, n=32)
     model, objective = ready(method, data)
     step(model, objective, first_batch(data))
     saved = copy.deepcopy(objective.state_dict())
@@ -260,9 +280,72 @@ def test_t9_all_state_is_in_the_state_dict(method, M):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+#: Buffers that follow from the data or the configuration, and are made again from them.
+DERIVED = {"classes", "allowed"}
+
+
+@every_method
+@every_size
+def test_t9_no_buffer_is_left_out(method, M):
+    """Whatever a buffer holds when it is saved, it holds when it is loaded."""
+    data = data_for(method, M, n=32)
+    _, objective = ready(method, data)
+    for buffer in objective.buffers():
+        buffer.copy_(~buffer if buffer.dtype == torch.bool else buffer + 1)
+    _, restored = ready(method, data)
+    restored.load_state_dict(objective.state_dict())
+    kept = dict(restored.named_buffers())
+    for name, buffer in objective.named_buffers():
+        if name.split(".")[-1] not in DERIVED:
+            torch.testing.assert_close(kept[name], buffer, rtol=0, atol=0, equal_nan=True, msg=f"{name} is lost")
+
+
+@every_method
+def test_a_second_setup_begins_anew(method):
+    """Nothing that was learnt of other data remains, and their number of modalities is not that of these."""
+    data = data_for(method, 3, n=32)
+    _, used = ready(method, data_for(method, 2, n=20))
+    _, fresh = ready(method, data)
+    if getattr(used, "references", None) is not None:
+        used.use_references(fixed_references(data))
+    model = small_model(data)
+    used.setup(model, data)
+    if method in LAST:
+        used.on_stage_start(model, data, used.stage)
+    first, second = fresh.state_dict(), used.state_dict()
+    assert set(first) == set(second)
+    for name in first:
+        torch.testing.assert_close(second[name], first[name], rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+PLAIN = {
+    "ModalityDropout": {"rate": 0.0},
+    "MCE": {"subset": 0.0, "single": 0.0, "completion": 0.0, "capability": False},
+    "PMR": {"weight": 0.0, "entropy": 0.0},
+    "PASSION": {"separate": 0.0, "distill": 0.0, "prototypes": 0.0},
+    "OGM": {"strength": 1e-12, "noise": False},
+    "Resampling": {},
+}
+
+
+@pytest.mark.parametrize("method", PLAIN)
+@every_size
+def test_t8_zero_weights_recover_plain_joint_training(method, M):
+    data = data_for(method, M, n=32)
+    model, joint = ready("Joint", data)
+    expected, plain = step(model, joint, first_batch(data))
+    torch.manual_seed(0)
+    objective = available()[method](**PLAIN[method])
+    objective.setup(model, data)
+    terms, found = step(model, objective, first_batch(data))
+    torch.testing.assert_close(sum(terms.values()), expected["task"])
+    for name, gradient in plain.items():
+        torch.testing.assert_close(found[name], gradient)
+
+
 @every_method
 def test_layers_may_compute_in_half_precision(method):
-    data = vectors(3, n=32)
+    data = data_for(method, 3, n=32)
     model, objective = ready(method, data)
     with torch.autocast("cpu", torch.bfloat16):
         terms = objective(model, first_batch(data))
@@ -273,7 +356,7 @@ def test_layers_may_compute_in_half_precision(method):
 
 @every_method
 def test_smoothing_is_that_of_the_task_where_the_method_names_none(method):
-    data = vectors(2, n=12)
+    data = data_for(method, 2, n=12)
     smooth = MultimodalDataset(data.columns, data.target, Classification(3, label_smoothing=0.3), data.ids)
     output = torch.randn(12, 3)
     for own, expected in ((None, 0.3), (0.1, 0.1)):
@@ -283,7 +366,7 @@ def test_smoothing_is_that_of_the_task_where_the_method_names_none(method):
         )
 
 
-@pytest.mark.parametrize(("method", "shows"), [("MCE", "phi"), ("OGM", "rho"), ("PMR", "rho")])
+@pytest.mark.parametrize(("method", "shows"), [("MCE", "phi"), ("OGM", "rho"), ("PMR", "rho"), ("PASSION", "distance")])
 @every_size
 def test_t10_diagnostics_rank_modalities_by_what_they_carry(M, method, shows):
     strengths = torch.linspace(0.2, 1.8, M)
@@ -301,4 +384,5 @@ def test_t10_diagnostics_rank_modalities_by_what_they_carry(M, method, shows):
         optimizer.step()
         if epoch % 20 == 19:
             objective.on_epoch_start(model, data, epoch)  # PMR's prototypes
-    assert objective.diagnostics[shows].argsort().tolist() == list(range(M))
+    order = objective.diagnostics[shows].argsort(descending=shows == "distance")  # to what all know together
+    assert order.tolist() == list(range(M))

@@ -53,16 +53,20 @@ def test_seeing_one_modality_is_its_part_of_a_linear_layer():
     torch.testing.assert_close(output[which == 1], part)
 
 
-def test_only_weights_of_the_leading_encoder_are_scaled():
+@pytest.mark.parametrize("noise", [False, True])
+def test_only_weights_of_the_leading_encoder_are_scaled(noise):
     data = vectors(2, n=40)
-    model, objective = ready(data, noise=False)
+    model, objective = ready(data, noise=noise)
     sum(objective(model, first_batch(data)).values()).backward()
     before = gradients(model)
     objective.coefficient.copy_(torch.tensor([0.25, 1.0]))
     objective.after_backward(model)
     for name, gradient in gradients(model).items():
         scaled = name.startswith("encoders.0.") and gradient.ndim > 1
-        torch.testing.assert_close(gradient, before[name] * (0.25 if scaled else 1.0), rtol=0, atol=0)
+        if scaled and noise:
+            assert not torch.equal(gradient, before[name] * 0.25)
+        else:
+            torch.testing.assert_close(gradient, before[name] * (0.25 if scaled else 1.0), rtol=0, atol=0)
 
 
 def test_noise_has_mean_zero_and_the_spread_of_the_gradient():
@@ -101,6 +105,7 @@ def test_equal_modalities_are_left_alone():
         model.head.weight[:, 8:] = model.head.weight[:, :8]
     objective(model, first_batch(data))
     torch.testing.assert_close(objective.diagnostics["rho"], torch.ones(2))
+    assert objective.coefficient.tolist() == [1, 1]
 
 
 def test_a_weight_of_one_number_has_no_spread():

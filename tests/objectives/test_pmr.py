@@ -25,6 +25,18 @@ def test_prototypes_are_class_means_over_present_rows():
             torch.testing.assert_close(objective.prototypes[m, k], h[rows, m].mean(0))
 
 
+def test_prototypes_are_of_the_model_as_it_predicts():
+    data = vectors(2, n=30, missing=0.0)
+    model = small_model(data)
+    for encoder in model.encoders:
+        encoder.append(torch.nn.Dropout(0.5))
+    objective = PMR()
+    objective.setup(model.train(), data)
+    assert model.training
+    h = model.eval().encode(first_batch(data)).h
+    torch.testing.assert_close(objective.prototypes[1, 2], h[data.target == 2, 1].mean(0))
+
+
 def test_distances_are_those_of_a_loop():
     data = vectors(2, n=12, missing=0.2)
     model, objective = ready(data)

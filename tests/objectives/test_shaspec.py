@@ -17,6 +17,22 @@ def ready(data, **options):
     return model, objective
 
 
+def test_random_subsets_are_hidden_once_everything_present_is_over(monkeypatch):
+    data = vectors(3, n=24, missing=0.0)
+    model, objective = ready(data, alignment=0.0, domain=0.0)
+    shown = torch.rand(24, 3) > 0.5
+    shown[~shown.any(1), 0] = True
+    monkeypatch.setattr("lacunar.objectives.shaspec.random_subsets", lambda present: present & shown)
+    batch = first_batch(data)
+    predictor = objective.build(model)
+    losses = {name: objective.losses(predictor(part), data.target).mean() for name, part in
+              {"everything present": batch, "random subsets": batch.hide(shown)}.items()}  # fmt: skip
+    assert losses["everything present"] != losses["random subsets"]
+    for stage in objective.stages():
+        objective.stage = stage
+        torch.testing.assert_close(objective(model, batch)["task"], losses[stage.name])
+
+
 def test_present_features_are_shared_plus_composed():
     module = SharedSpecific(4, 2)
     h = torch.randn(5, 2, 4)

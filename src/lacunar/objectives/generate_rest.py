@@ -107,6 +107,9 @@ class GenerateRest(Objective):
             features they know; what decodes goes on learning.
         bins: quantile bins that stand for classes when the target is a number.
         label_smoothing: see :class:`Objective`.
+
+    Raises:
+        ConfigError: an option out of range.
     """
 
     def __init__(

@@ -52,6 +52,9 @@ class GradientBlending(Objective):
         heads: a head for each modality; shaped like the model's head when left out.
         label_smoothing: see :class:`Objective`.
 
+    Raises:
+        ConfigError: an option out of range.
+
     Attributes:
         diagnostics: ``weight``, ``(M,)``, the weights of the single-modality losses, and ``joint_weight``.
 

@@ -81,6 +81,9 @@ class MCE(Objective):
             ``capability`` and ``upper``.
         label_smoothing: see :class:`Objective`.
 
+    Raises:
+        ConfigError: an option out of range.
+
     Attributes:
         diagnostics: after each batch ``phi``, ``upper``, ``B`` and ``A``, each ``(M,)``; phi and upper are means
             over the samples that have the modality.

@@ -81,6 +81,9 @@ class MMIN(Objective):
         pretraining: share of the epochs of the first stage (20 of 80 in the release).
         label_smoothing: see :class:`Objective`.
 
+    Raises:
+        ConfigError: an option out of range.
+
     References:
         Zhao, Li and Jin, *Missing Modality Imagination Network for Emotion Recognition with Uncertain Missing
         Modalities*, ACL 2021, doi:10.18653/v1/2021.acl-long.203. The reduced form: Zhao et al., *MCE*, 2025.
@@ -128,11 +131,10 @@ class MMIN(Objective):
         if M < 2:
             raise ConfigError(f"MMIN imagines one modality from others: expected at least 2, got {M}.")
         refuse_space(self, model, data)
-        if self.network is None:
-            device = next(iter(model.parameters())).device
-            self.network = Imagination(feature_width(model, data), M, self.blocks).to(device)
-            self.head = unimodal_head(model.head, self.network.out_features).to(device)
-        if self.with_teacher and self.teacher is None:
+        device = next(iter(model.parameters())).device
+        self.network = Imagination(feature_width(model, data), M, self.blocks).to(device)
+        self.head = unimodal_head(model.head, self.network.out_features).to(device)
+        if self.with_teacher:
             self.teacher = copy.deepcopy(model.encoders).requires_grad_(False)
 
     def on_stage_start(self, model: MultimodalModel, data: MultimodalDataset, stage: Stage) -> None:

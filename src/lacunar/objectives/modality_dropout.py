@@ -28,6 +28,9 @@ class ModalityDropout(Objective):
         rate: probability that a present modality is dropped.
         label_smoothing: see :class:`Objective`.
 
+    Raises:
+        ConfigError: an option out of range.
+
     References:
         Neverova et al., *ModDrop: Adaptive multi-modal gesture recognition*, 2015, arXiv:1501.00102.
     """

@@ -26,8 +26,8 @@ class OGM(Objective):
     ``s_m`` is the mean confidence in the truth of the model when it sees only modality m, over the rows that have m:
     the probability of the true class, or ``exp(-loss)`` in tasks without one class for each sample;
     ``rho_m = s_m / mean of the others' s``. After the backward pass the gradients of encoder m are multiplied by
-    ``k_m = 1 - tanh(strength * rho_m)`` where ``rho_m > 1`` and left alone otherwise; with ``noise`` they get Gaussian
-    noise of their own standard deviation.
+    ``k_m = 1 - tanh(strength * rho_m)`` (the paper's Eq. 10) where ``rho_m > 1`` and left alone otherwise; with
+    ``noise`` those that are scaled get Gaussian noise of their own standard deviation (the release adds it to all).
 
     The published method reads ``W_m z_m + b / 2`` from a linear layer on concatenated features. Seeing m alone gives
     ``W_m z_m + b`` there, and is defined for every fusion and head. The release modulates only convolutions; here
@@ -40,6 +40,9 @@ class OGM(Objective):
         noise: generalisation enhancement (GE).
         share: share of the epochs that are modulated; the paper's scripts use the first half.
         label_smoothing: see :class:`Objective`.
+
+    Raises:
+        ConfigError: an option out of range.
 
     Attributes:
         diagnostics: ``confidence``, ``rho`` and ``coefficient``, each ``(M,)``.

@@ -56,6 +56,9 @@ class PASSION(Objective):
         period: epochs between these increases.
         label_smoothing: see :class:`Objective`.
 
+    Raises:
+        ConfigError: an option out of range.
+
     Attributes:
         diagnostics: ``distance`` to the teacher, ``balance`` (b) and ``lags`` (k), each ``(M,)``.
 
@@ -99,7 +102,7 @@ class PASSION(Objective):
         if M < 2:
             raise ConfigError(f"PASSION compares modalities: expected at least 2, got {', '.join(data.names)}.")
         device = next(iter(model.parameters())).device
-        if self.head is None and self.separate > 0:
+        if self.separate > 0:
             self.head = unimodal_head(model.head, feature_width(model, data)).to(device)
         weight = len(data) / data.availability.clamp(min=1).to(torch.get_default_dtype())
         self.register_buffer("rate_weight", weight.to(device))

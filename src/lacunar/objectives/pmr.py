@@ -47,6 +47,9 @@ class PMR(Objective):
         variant: ``"paper"``, or ``"released"``: every coefficient but the leader's is 1, no entropy term.
         label_smoothing: see :class:`Objective`.
 
+    Raises:
+        ConfigError: an option out of range.
+
     Attributes:
         diagnostics: ``rho`` and ``coefficient``, each ``(M,)``.
 

@@ -102,6 +102,9 @@ class RedCore(Objective):
         sample_at_test: see :class:`VariationalImputer`.
         label_smoothing: see :class:`Objective`.
 
+    Raises:
+        ConfigError: an option out of range.
+
     Attributes:
         diagnostics: ``beta``, ``error`` (running) and ``advantage``, each ``(M,)``.
 
@@ -148,10 +151,9 @@ class RedCore(Objective):
             raise ConfigError(f"RedCore imputes one modality from others: expected at least 2, got {M}.")
         refuse_space(self, model, data)
         device = next(iter(model.parameters())).device
-        if self.imputer is None:
-            width = feature_width(model, data)
-            self.imputer = VariationalImputer(width, M, self.blocks, self.sample_at_test).to(device)
-            self.heads = nn.ModuleList([unimodal_head(model.head, width) for _ in range(M)]).to(device)
+        width = feature_width(model, data)
+        self.imputer = VariationalImputer(width, M, self.blocks, self.sample_at_test).to(device)
+        self.heads = nn.ModuleList([unimodal_head(model.head, width) for _ in range(M)]).to(device)
         self.register_buffer("beta", torch.ones(M, device=device))
         self.register_buffer("error", torch.zeros(M, device=device))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64, device=device))

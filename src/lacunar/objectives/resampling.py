@@ -31,10 +31,10 @@ class Resampling(Objective):
 
     ``v(S) = |S| score(S)`` on the subsets of what a sample has, with the score of the task (1 where the prediction
     is right); its exact Shapley values sum to the number of modalities where all together are right, 1 each being
-    balanced. After a warm-up, before every epoch, ``level="sample"`` adds to the training set up to three copies of
-    a sample for each modality that contributes less than 1, with all its other modalities absent;
+    balanced. After a warm-up, before every epoch, ``level="sample"`` adds to the training set copies of a sample with
+    all modalities but one absent: one where that contributes less than 1, two below .4, three below -.1.
     ``level="modality"`` estimates mean contributions on a part of the data, and adds copies of randomly drawn samples
-    that keep only the modality with the largest gap. Copies never add up over epochs.
+    that keep only the modality with the smallest one. Copies never add up over epochs.
 
     The published release zeroes the other modalities' features; here they are absent, which is the same. Only
     modalities that a sample has are valued and copied.
@@ -44,11 +44,15 @@ class Resampling(Objective):
     Args:
         level: ``"sample"`` or ``"modality"``.
         warmup: share of the epochs before the first valuation.
-        strength: alpha of the modality level: how many copies a gap is worth.
+        strength: alpha of the modality level, which adds ``alpha * 2/3 * N * (largest - smallest mean contribution)``
+            copies.
         part: share of the samples that the modality level values.
         keep_size: draw as many of the samples and copies as there were samples, so that an epoch has as many steps
             as for other methods; the published method lets epochs grow.
         label_smoothing: see :class:`Objective`.
+
+    Raises:
+        ConfigError: an option out of range.
 
     Attributes:
         diagnostics: ``phi``, the mean contributions ``(M,)``, and ``copies``, how many were added of each.
@@ -176,7 +180,7 @@ def sample_values(objective: Objective, model: MultimodalModel, data: Multimodal
 
 
 def copies_of(phi: Tensor) -> Tensor:
-    """How many copies a contribution asks for: 0 from 1 on, then 1, 2 and 3."""
+    """How many copies a contribution asks for: 0 from 1 on, then 1, 2 below .4 and 3 below -.1; shaped like ``phi``."""
     limits = torch.tensor(sorted(THRESHOLDS), dtype=phi.dtype)
     rounded = torch.from_numpy(np.round(phi.numpy(), 6))  # Shapley values are exact up to rounding
     return len(THRESHOLDS) - torch.bucketize(rounded, limits, right=True)

@@ -95,6 +95,9 @@ class ShaSpec(Objective):
             over neighbouring modalities only.
         label_smoothing: see :class:`Objective`.
 
+    Raises:
+        ConfigError: an option out of range.
+
     References:
         Wang et al., *Multi-modal Learning with Missing Modality via Shared-Specific Feature Modelling*, CVPR 2023,
         arXiv:2307.14126.
@@ -133,9 +136,8 @@ class ShaSpec(Objective):
             raise ConfigError(f"ShaSpec shares between modalities: expected at least 2, got {', '.join(data.names)}.")
         device = next(iter(model.parameters())).device
         width = feature_width(model, data)
-        if self.views is None:
-            self.views = SharedSpecific(width, M, "mean" if self.variant == "paper" else "first").to(device)
-            self.domain_head = nn.Linear(width, M).to(device)
+        self.views = SharedSpecific(width, M, "mean" if self.variant == "paper" else "first").to(device)
+        self.domain_head = nn.Linear(width, M).to(device)
 
     def build(self, model: nn.Module) -> nn.Module:
         assert isinstance(model, MultimodalModel)

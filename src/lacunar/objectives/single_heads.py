@@ -34,7 +34,7 @@ def listed_heads(method: str, heads: Any) -> tuple[nn.ModuleList | None, tuple[s
 def single_heads(
     method: str, heads: nn.ModuleList | None, given_for: tuple[str, ...], model: MultimodalModel, width: int
 ) -> nn.ModuleList:
-    """The given heads, or new ones in the manner of the model's own, on its device.
+    """The given heads, or new ones in the manner of the model's own for every setup, on its device.
 
     Args:
         method: name of the objective.
@@ -48,8 +48,6 @@ def single_heads(
     """
     if given_for and given_for != model.names:
         raise ConfigError(f"{method}: heads are for {given_for}, the data have {model.names}.")
-    if heads is not None and len(heads) != len(model.names):
-        raise ConfigError(f"{method}: expected {len(model.names)} heads, got {len(heads)}; make a new objective.")
-    if heads is None:
+    if heads is None or not given_for:
         heads = nn.ModuleList([unimodal_head(model.head, width) for _ in model.names])
     return heads.to(next(iter(model.parameters())).device)

@@ -110,10 +110,11 @@ class SMIL(Objective):
     inner step. The networks that weigh prototypes and raise features take no inner step; nor does the encoder of a
     modality that no incomplete row has, as it gets no gradient there.
 
-    The original knows one modality that is always there and one that may be missing; here any may be missing, and
-    the imputer reads whatever is there. It needs some training rows that are complete. Where a batch has no incomplete
-    row, the inner step is on its complete ones, and what is hidden of them is drawn; one without a complete row is
-    trained on plainly. With several processes each takes its inner step on its own rows.
+    The imputing networks are noisy wherever the network trains; the release leaves the noise out of the passes with
+    ``theta*``. The original knows one modality that is always there and one that may be missing; here any may be
+    missing, and the imputer reads whatever is there. It needs some training rows that are complete. Where a batch has
+    no incomplete row, the inner step is on its complete ones, and what is hidden of them is drawn; one without a
+    complete row is trained on plainly. With several processes each takes its inner step on its own rows.
 
     For classification, several labels and numbers, with incomplete training data of two modalities or more whose
     features are vectors. Stages: preparation, which selects nothing, then meta-learning.
@@ -126,6 +127,9 @@ class SMIL(Objective):
         hidden: width of the hidden layer.
         preparing: share of the epochs of the first stage.
         label_smoothing: see :class:`Objective`.
+
+    Raises:
+        ConfigError: an option out of range.
 
     References:
         Ma et al., *SMIL: Multimodal Learning with Severely Missing Modality*, AAAI 2021, arXiv:2103.05677.
@@ -175,13 +179,12 @@ class SMIL(Objective):
                 f"{', '.join(data.names)}."
             )
         refuse_space(self, model, data)
-        if self.fusion is None:
-            device = next(iter(model.parameters())).device
-            width = feature_width(model, data)
-            self.fusion = MetaFusion(width, M, min(self.prototypes, complete), self.hidden).to(device)
-            self.head = unimodal_head(model.head, self.hidden).to(device)
-            self.heads = nn.ModuleList([unimodal_head(model.head, width) for _ in range(M)]).to(device)
-            self.register_buffer("batches", torch.zeros((), dtype=torch.int64, device=device))
+        device = next(iter(model.parameters())).device
+        width = feature_width(model, data)
+        self.fusion = MetaFusion(width, M, min(self.prototypes, complete), self.hidden).to(device)
+        self.head = unimodal_head(model.head, self.hidden).to(device)
+        self.heads = nn.ModuleList([unimodal_head(model.head, width) for _ in range(M)]).to(device)
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64, device=device))
 
     def build(self, model: nn.Module) -> nn.Module:
         assert isinstance(model, MultimodalModel)

@@ -233,6 +233,9 @@ class UniMF(Objective):
         dropout: of both.
         label_smoothing: see :class:`Objective`.
 
+    Raises:
+        ConfigError: an option out of range.
+
     References:
         Huan et al., *UniMF: A Unified Multimodal Framework for Multimodal Sentiment Analysis in Missing Modalities and
         Unaligned Multimodal Sequences*, IEEE TMM 2023, doi:10.1109/TMM.2023.3338769.
@@ -274,12 +277,11 @@ class UniMF(Objective):
         if M < 2:
             raise ConfigError(f"UniMF translates between modalities: expected at least 2, got {M}.")
         refuse_space(self, model, data)
-        if self.translator is None:
-            device = next(iter(model.parameters())).device
-            sizes = feature_width(model, data), M, self.tokens, self.width, 8, self.layers, self.dropout
-            self.translator = Translator(*sizes).to(device)
-            self.fusion = BottleneckFusion(*sizes).to(device)
-            self.head = unimodal_head(model.head, self.width).to(device)
+        device = next(iter(model.parameters())).device
+        sizes = feature_width(model, data), M, self.tokens, self.width, 8, self.layers, self.dropout
+        self.translator = Translator(*sizes).to(device)
+        self.fusion = BottleneckFusion(*sizes).to(device)
+        self.head = unimodal_head(model.head, self.width).to(device)
 
     def build(self, model: nn.Module) -> nn.Module:
         assert isinstance(model, MultimodalModel)
