@@ -62,8 +62,9 @@ def test_second_stage_freezes_encoders_and_flows(setting):
     data, _, owned = setting
     pilot = data.train.select(owned)
     model = small_model(pilot)
-    objective = GenerateRest(frozen=True)
-    objective.setup(model, pilot)
+    first = GenerateRest()
+    first.setup(model, pilot)
+    objective = GenerateRest(first.generator, frozen=True)
     before = {name: weight.clone() for name, weight in objective.named_parameters()}
     encoders = [weight.clone() for weight in model.encoders.parameters()]
     fit(setting[0], model, objective, max_epochs=1, progress=False, average=None)

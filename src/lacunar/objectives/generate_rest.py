@@ -130,14 +130,14 @@ class GenerateRest(Objective):
             raise ConfigError(f"GenerateRest: hide: expected a probability in [0, 1), got {hide}.")
         if bins < 1:
             raise ConfigError(f"GenerateRest: bins: expected a whole number from 1, got {bins}.")
-        self.generator = generator
+        self.generator, self._given = generator, generator is not None
         self.alpha, self.reconstruct, self.hide = alpha, reconstruct, hide
         self.frozen, self.bins = frozen, bins
 
     def setup(self, model: MultimodalModel, data: MultimodalDataset) -> None:
         super().setup(model, data)
         classes, count = class_bins(data.target, len(data), self.bins)
-        if self.generator is None:
+        if not self._given:
             from lacunar.generation.flow_transfer import FlowTransfer
 
             device = next(iter(model.parameters())).device

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -83,8 +82,8 @@ def fit(
     Args:
         data: train and validation parts, from ``data.split(...)``.
         model: what to train, in place; :func:`lacunar.default_model` of the train part when left out.
-        objective: how to train it; ``lacunar.MCE(label_smoothing=0.05)`` when left out. A copy of it is set up for this
-            run, as ``run.objective``: the same one may serve several runs.
+        objective: how to train it; ``lacunar.MCE(label_smoothing=0.05)`` when left out. Every run sets it up
+            anew; modules that it was given are trained in place, as the model is.
         max_epochs: passes over the training samples; 40 when left out.
         batch_size: most samples in a batch, over all devices; 16 to 128 by the number of samples when left out.
         lr: highest learning rate, of AdamW.
@@ -146,8 +145,6 @@ def fit(
         if not isinstance(objective, Objective):
             given_as = getattr(objective, "__name__", objective)
             raise ConfigError(f"objective: expected an objective such as lacunar.MCE(), got {given_as!r}.")
-        # What a method learns of one run's training data must not reach another run.
-        objective = copy.deepcopy(objective)
         _check_model(model, data)
         # A finished run computes nothing; and of several processes none may be made twice.
         if options.devices == 1 and (folder is None or not resume or not folder.finished):
