@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.helpers import first_batch, small_model, vectors
+from torch.nn import functional
 
 from lacunar.errors import ConfigError
 from lacunar.objectives.mmin import MMIN, Imagination
@@ -82,23 +83,50 @@ def test_the_cycle_does_not_move_the_features_it_should_reach():
     assert any(p.grad.any() for p in objective.network.backward_cascade.parameters())
 
 
-def test_patterns_and_their_complements_make_up_the_input():
+def test_every_row_goes_either_to_its_encoder_or_to_the_teacher():
     data = vectors(3, n=24, missing=0.0)
-    model, _ = ready(data)
-    batch = first_batch(data)
-    shown = random_patterns(batch.present, everything=False)
-    whole = model.encode(batch.hide(shown)).h + model.encode(batch.hide(~shown)).h
-    torch.testing.assert_close(whole, model.encode(batch).h)
-
-
-def test_the_target_of_a_row_is_zero_where_it_is_shown():
-    data = vectors(3, n=12, missing=0.0)
     model, objective = ready(data, teacher=True)
+    batch, read = first_batch(data), {}
+    for encoders in (model.encoders, objective.teacher):
+        for encoder in encoders:
+            encoder.register_forward_pre_hook(lambda module, inputs: read.update({module: inputs[0].tolist()}))
+    objective(model, batch)
+    for m, name in enumerate(batch.names):
+        shown, hidden = read[model.encoders[m]], read[objective.teacher[m]]
+        assert shown and hidden
+        assert sorted(shown + hidden) == sorted(batch.inputs[name].tolist())
+
+
+def features_by_hand(encoders, batch):
+    h = torch.zeros(*batch.present.shape, 8)
+    for m, encoder in enumerate(encoders):
+        h[batch.present[:, m], m] = encoder(batch.inputs[batch.names[m]])
+    return h
+
+
+@pytest.mark.parametrize(("teacher", "missing", "everything"), [(True, 0.0, False), (False, 0.3, True)])
+def test_loss_terms_are_those_computed_by_hand(teacher, missing, everything):
+    data = vectors(3, n=24, missing=missing)
+    model, objective = ready(data, teacher=teacher, imagination=3.0, cycle=0.5)
+    with torch.no_grad():
+        for parameter in model.encoders.parameters():
+            parameter.add_(0.2)  # away from the teacher
     batch = first_batch(data)
-    shown = random_patterns(batch.present, everything=False)
-    aim = objective.with_parts_of_teacher(model).encode(batch.hide(~shown)).h
-    assert (aim[shown] == 0).all()
-    assert (aim[~shown].abs().sum(1) > 0).all()
+    torch.manual_seed(1)
+    terms = objective(model, batch)
+    torch.manual_seed(1)
+    shown = random_patterns(batch.present, everything)
+    h = (features_by_hand(model.encoders, batch) * shown[:, :, None]).flatten(1)
+    imagined, latents = objective.network.imagine(h)
+    back = objective.network.backward_cascade(imagined)[0]
+    expected = {
+        "task": functional.cross_entropy(objective.head(latents), batch.target),
+        "cycle": 0.5 * functional.mse_loss(back, h),
+    }
+    if teacher:
+        aim = (features_by_hand(objective.teacher, batch) * ~shown[:, :, None]).flatten(1)
+        expected["imagination"] = 3 * functional.mse_loss(imagined, aim)
+    torch.testing.assert_close(terms, expected)
 
 
 def test_the_published_form_refuses_incomplete_training_data():

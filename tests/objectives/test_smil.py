@@ -5,11 +5,13 @@ from functools import partial
 import pytest
 import torch
 from tests.helpers import first_batch, small_model, vectors
+from torch.func import functional_call
+from torch.nn import functional
 
 from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError
 from lacunar.models.defaults import default_model
-from lacunar.objectives.smil import SMIL, MetaFusion, _imputes, _rows
+from lacunar.objectives.smil import SMIL, MetaFusion
 from lacunar.training.fit import fit
 
 
@@ -73,16 +75,86 @@ def test_without_an_inner_step_both_orders_agree():
     torch.testing.assert_close(*found)
 
 
-def test_the_encoder_of_a_modality_that_is_missing_takes_no_inner_step():
-    data = vectors(2, n=60, missing=0.0)
-    keep = torch.ones(60, 2, dtype=torch.bool)
-    keep[::2, 1] = False  # the second modality is the one that may be missing
-    batch = first_batch(data).hide(keep)
-    model, objective = ready(data)
+def without_noise(**options):
+    """A batch in which every second row lacks ``m1``, and a method whose noise and dropout are off."""
+    data = vectors(2, n=12, missing=0.0)
+    model, objective = ready(data, prototypes=3, inner_lr=0.5, **options)
+    keep = torch.ones(12, 2, dtype=torch.bool)
+    keep[::2, 1] = False
+    return model.eval(), objective, first_batch(data).hide(keep)
+
+
+def inner_gradients(model, objective, batch):
+    """The task on the rows that lack ``m1``, and gradients of the encoder of ``m0``, the hidden layer and the head."""
     predictor = objective.build(model)
-    objective.losses(predictor(_rows(batch, ~keep.all(1))), batch.target[::2]).mean().backward()
-    assert all(p.grad is None or p.grad.abs().sum() == 0 for p in model.encoders[1].parameters())
-    assert any(p.grad.abs().sum() > 0 for p in model.encoders[0].parameters())
+    h = torch.stack([model.encoders[0](batch.inputs["m0"][::2]), torch.zeros(6, 8)], 1)
+    present = torch.tensor([[True, False]]).expand(6, 2)
+    inner = functional.cross_entropy(predictor.head(predictor.fusion(h, present)), batch.target[::2])
+    parts = ("encoders.0.", "fusion.layer.", "head.")
+    steps = {f"model.{name}": p for name, p in predictor.named_parameters() if name.startswith(parts)}
+    return inner, dict(zip(steps, torch.autograd.grad(inner, list(steps.values()))))
+
+
+def before_and_after_inner_step(monkeypatch, model, objective, batch):
+    """All parameters by name, and those that the outer losses are computed with."""
+    calls = []
+
+    def record(module, parameters, arguments):
+        calls.append((dict(module.named_parameters()), parameters))
+        return functional_call(module, parameters, arguments)
+
+    monkeypatch.setattr("lacunar.objectives.smil.functional_call", record)
+    objective(model, batch)
+    assert calls
+    assert all(parameters is calls[0][1] for _, parameters in calls)
+    own, fast = calls[0]
+    return own, {**own, **fast}
+
+
+@pytest.mark.parametrize(("batches", "step"), [(0, 0.5), (999, 0.5), (1000, 0.05)])
+def test_the_inner_step_goes_down_the_gradient_and_shrinks_after_every_1000_batches(monkeypatch, batches, step):
+    model, objective, batch = without_noise()
+    objective.batches.fill_(batches)
+    _, gradients = inner_gradients(model, objective, batch)
+    before, after = before_and_after_inner_step(monkeypatch, model, objective, batch)
+    assert all(g.any() for g in gradients.values())
+    for name, g in gradients.items():
+        torch.testing.assert_close(after[name], before[name] - step * g)
+    assert objective.batches == batches + 1
+
+
+@pytest.mark.parametrize("part", ["encoders.1", "fusion.weigh", "fusion.raise_features", "fusion.raise_hidden"])
+def test_what_imputes_and_the_encoder_of_what_is_missing_take_no_inner_step(monkeypatch, part):
+    model, objective, batch = without_noise()
+    before, after = before_and_after_inner_step(monkeypatch, model, objective, batch)
+    names = [name for name in before if name.startswith(f"model.{part}.")]
+    assert names
+    assert all(after[name] is before[name] for name in names)
+
+
+def test_loss_terms_are_those_computed_by_hand():
+    model, objective, batch = without_noise(match=0.1)
+    terms = objective(model, batch)
+    inner, gradients = inner_gradients(model, objective, batch)
+    own = dict(objective.build(model).named_parameters())
+    with torch.no_grad():
+        for name, g in gradients.items():
+            own[name.removeprefix("model.")].sub_(0.5 * g)
+        fusion = objective.fusion
+        first, second = model.encoders[0](batch.inputs["m0"][1::2]), model.encoders[1](batch.inputs["m1"])
+        true_u = torch.cat([first, second], 1)
+        true_a = torch.relu(fusion.layer(true_u))
+        seen = torch.cat([first, torch.zeros(6, 8), torch.tensor([[1.0, 0.0]]).expand(6, 2)], 1)
+        w = functional.softplus(fusion.weigh(seen))[:, 3:]  # of the three prototypes of m1
+        made = (w / w.sum(1, keepdim=True)) @ fusion.prototypes[1]
+        u = torch.cat([first, made], 1) + functional.softplus(fusion.raise_features(seen))
+        a = torch.relu(fusion.layer(u)) + functional.softplus(fusion.raise_hidden(u))
+        expected = {
+            "task": inner,
+            "outer": functional.cross_entropy(objective.head(a), batch.target[1::2]),
+            "match": 0.1 * (functional.mse_loss(u, true_u) + functional.mse_loss(a, true_a)),
+        }
+    torch.testing.assert_close(terms, expected)
 
 
 def test_prediction_without_a_modality_never_meets_its_encoder():
@@ -96,15 +168,6 @@ def test_prediction_without_a_modality_never_meets_its_encoder():
             parameter.add_(1.0)
     assert torch.equal(predictor(seen), before)
     assert not torch.equal(predictor(first_batch(data)), before)
-
-
-def test_networks_that_impute_take_no_inner_step():
-    data = vectors(2, n=40)
-    _, objective = ready(data)
-    names = {name for name, _ in objective.fusion.named_parameters(prefix="model.fusion") if _imputes(name)}
-    parts = {name.split(".")[2] for name in names}
-    assert parts == {"weigh", "raise_features", "raise_hidden"}
-    assert not _imputes("model.fusion.layer.weight")
 
 
 def test_prediction_is_steady():

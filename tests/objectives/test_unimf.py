@@ -3,8 +3,10 @@
 import pytest
 import torch
 from tests.helpers import first_batch, small_model, vectors
+from torch.nn import functional
 
 from lacunar.errors import ConfigError
+from lacunar.objectives.patterns import random_patterns
 from lacunar.objectives.unimf import BottleneckFusion, Translator, UniMF, fusion_attention, translation_attention
 from lacunar.training.fit import fit
 
@@ -87,6 +89,46 @@ def test_translation_moves_no_encoder_and_no_fusion():
     assert all(p.grad is None for p in model.parameters())
     assert all(p.grad is None for p in objective.fusion.parameters())
     assert any(p.grad.abs().sum() > 0 for p in objective.translator.parameters())
+
+
+def drawn(missing):
+    """A method without dropout, what its loss terms are, and what the batch showed by the same random numbers."""
+    data = vectors(3, n=24, missing=missing)
+    torch.manual_seed(0)
+    model, objective = small_model(data), UniMF(translation=2.0, width=16, dropout=0.0)
+    objective.setup(model, data)
+    batch = first_batch(data)
+    torch.manual_seed(1)
+    terms = objective(model, batch)
+    torch.manual_seed(1)
+    shown = random_patterns(batch.present, everything=True)
+    return objective, terms, batch, model.encode(batch).h.detach(), shown
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_whatever_is_not_shown_is_generated_for_fusion_from_what_is(missing):
+    objective, terms, batch, h, shown = drawn(missing)
+    filled = h.clone()
+    for row, m in (~shown).nonzero().tolist():
+        made = objective.translator.translate(h[row : row + 1], shown[row : row + 1], torch.tensor([m]))
+        filled[row, m] = made[0].detach()
+    fused = objective.fusion(filled, torch.ones_like(shown))
+    torch.testing.assert_close(terms["task"], functional.cross_entropy(objective.head(fused), batch.target))
+    terms["task"].backward()
+    assert all(p.grad is None for p in objective.translator.parameters())
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_each_modality_is_translated_from_the_others_that_are_shown(missing):
+    objective, terms, batch, h, shown = drawn(missing)
+    errors = []
+    for row, m in batch.present.nonzero().tolist():
+        source = shown[row : row + 1].clone()
+        source[0, m] = False
+        if source.any():
+            made = objective.translator.translate(h[row : row + 1], source, torch.tensor([m]), h[row : row + 1, m])
+            errors.append(functional.mse_loss(made[0], h[row, m]))
+    torch.testing.assert_close(terms["translation"], 2 * torch.stack(errors).mean())
 
 
 def test_it_trains_with_fit():
