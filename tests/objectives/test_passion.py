@@ -1,11 +1,15 @@
 """PASSION: distillation from everything to each modality alone, and who lags."""
 
+import numpy as np
 import pytest
 import torch
 from tests.helpers import first_batch, small_model, vectors
+from torch.nn import functional
 
 from lacunar.data.arrays import from_arrays
 from lacunar.errors import ConfigError
+from lacunar.lattice import Pairs
+from lacunar.models.fusions.concat import ConcatFusion
 from lacunar.models.fusions.mean import MeanFusion
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.passion import PASSION, _summed, prototype_similarity
@@ -185,3 +189,159 @@ def test_it_trains_with_fit():
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         PASSION(**options)
+
+
+def unequal(M):
+    """Epoch weights that no two modalities share."""
+    return torch.tensor([0.5, 1.4, 0.8])[:M]
+
+
+def mixed():
+    """Seven samples, of which two have a single modality; nobody who has m2 beside another is of class 2."""
+    present = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1], [1, 0, 0], [0, 0, 1]]).bool()
+    torch.manual_seed(3)
+    arrays = {f"m{m}": torch.randn(7, 4) for m in range(3)}
+    data = from_arrays(arrays, torch.tensor([0, 2, 0, 1, 1, 1, 2]), present=present.numpy())
+    model, objective = ready(data, separate=0.7, distill=0.4, prototypes=0.3)
+    objective.balance.copy_(unequal(3))
+    return data, model, objective
+
+
+def label_maps():
+    """Six images of two modalities, of which two have only one of them; the map of the second is all background."""
+    torch.manual_seed(0)
+    target = torch.randint(0, 2, (6, 4, 4)).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    target[1] = 0
+    views = {name: target[:, None] + 0.3 * torch.randn(6, 1, 8, 8) for name in ("a", "b")}
+    present = [[True, True], [True, True], [True, False], [False, True], [True, True], [True, True]]
+    data = from_arrays(views, target.numpy(), present=np.array(present), task="segmentation")
+    encoders = {name: torch.nn.Sequential(torch.nn.Conv2d(1, 5, 4, 2, 1), torch.nn.Tanh()) for name in data.names}
+    head = torch.nn.Sequential(torch.nn.Conv2d(10, 2, 1), torch.nn.Upsample(scale_factor=2))
+    model = MultimodalModel(encoders, None, ConcatFusion(5), head, task=data.task)
+    objective = PASSION(separate=0.7, distill=0.4, prototypes=0.3)
+    objective.setup(model, data)
+    objective.balance.copy_(unequal(2))
+    return data, model, objective
+
+
+def seen_from(model, features, n, code):
+    """What the head reads and what it says, of one sample from one subset."""
+    result = model.decode(features, Pairs(torch.tensor([n]), torch.tensor([code])))
+    return result.fused[0], result.output[0]
+
+
+@torch.no_grad()
+def by_hand(model, objective, batch):
+    """The lagging modalities and the weighted terms, one sample and one modality at a time, as in the paper."""
+    features, present, target = model.encode(batch), batch.present, batch.target
+    B, M = present.shape
+    codes = (present * 2 ** torch.arange(M)).sum(1).tolist()
+    cells = [(n, m) for n in range(B) for m in range(M) if present[n, m]]
+    taught = [(n, m) for n, m in cells if present[n].sum() > 1]
+    student = {(n, m): seen_from(model, features, n, 1 << m) for n, m in taught}
+    teacher = {(n, m): seen_from(model, features, n, codes[n]) for n, m in taught}
+    own = {
+        (n, m): functional.cross_entropy(objective.head(features.h[n : n + 1, m]), target[n : n + 1]) for n, m in cells
+    }
+    apart, distance, squared = {}, {}, {}
+    for n, m in taught:
+        q, p = (torch.softmax(output / 4, 0) for output in (teacher[n, m][1], student[n, m][1]))
+        apart[n, m] = 16 * (q * (q / p).log()).mean()
+        gaps = torch.stack(
+            [
+                similarity(student, target, n, m, k) - similarity(teacher, target, n, m, k)
+                for k in known(taught, target, n, m)
+            ]
+        )
+        distance[n, m], squared[n, m] = gaps.abs().mean(), gaps.square().mean()
+    behind = [0.0] * M
+    for n, m in taught:
+        others = torch.stack([distance[cell] for cell in taught if cell[0] == n])
+        behind[m] += float(distance[n, m] / others.mean() - 1)
+    lags = torch.tensor([float(value > 0) for value in behind])
+    rarity, balance = B / present.sum(0), unequal(M)
+
+    def summed(losses, weight):
+        return sum(weight[m] * loss for (n, m), loss in losses.items()) / B
+
+    return lags, {
+        "separate": 0.7 * summed(own, lags * balance * rarity),
+        "distill": 0.4 * summed(apart, balance * rarity),
+        "prototypes": 0.3 * summed(squared, lags * rarity),
+    }
+
+
+def known(taught, target, n, m):
+    """Classes with a prototype: of the rows that m is compared on, or of the positions of a label map."""
+    found = target[n] if target.ndim > 1 else target[[row for row, which in taught if which == m]]
+    return found.unique().tolist()
+
+
+def similarity(said, target, n, m, k):
+    """Cosine of a sample (or of each of its positions) to the mean of class k."""
+    fused = said[n, m][0]
+    if target.ndim > 1:
+        positions = fused.flatten(1)
+        prototype = positions[:, target[n, ::2, ::2].flatten() == k].mean(1)
+        return torch.cosine_similarity(positions, prototype[:, None], 0)
+    members = [value[0] for (row, which), value in said.items() if which == m and target[row] == k]
+    return torch.cosine_similarity(fused, torch.stack(members).mean(0), 0)
+
+
+@pytest.mark.parametrize("made", [mixed, label_maps])
+@pytest.mark.parametrize("term", ["separate", "distill", "prototypes"])
+def test_terms_are_weighted_by_lag_balance_and_rarity_as_written(made, term):
+    data, model, objective = made()
+    terms = objective(model, first_batch(data))
+    lags, expected = by_hand(model, objective, first_batch(data))
+    assert 0 < lags.sum() < len(lags), "all or none lag: the batch tells nothing of lags"
+    assert objective.diagnostics["lags"].tolist() == lags.tolist()
+    assert terms[term] > 1e-4
+    torch.testing.assert_close(terms[term], expected[term], rtol=1e-4, atol=1e-7)
+
+
+def test_label_maps_train_with_rows_of_one_modality():
+    data, model, objective = label_maps()
+    batch = first_batch(data)
+    optimizer = torch.optim.Adam([*model.parameters(), *objective.parameters()], 0.05)
+    course = []
+    for _ in range(30):
+        terms = objective(model, batch)
+        assert set(terms) == {"task", "separate", "distill", "prototypes"}
+        assert all(torch.isfinite(term) for term in terms.values())
+        optimizer.zero_grad()
+        sum(terms.values()).backward()
+        for parameter in (*model.parameters(), *objective.parameters()):
+            assert torch.isfinite(parameter.grad).all()
+            assert course or parameter.grad.any()
+        optimizer.step()
+        course.append(float(terms["task"].detach()))
+    assert course[-1] < 0.5 * course[0]
+
+
+def test_in_a_batch_of_one_label_map_one_of_two_modalities_lags_and_a_lone_one_does_not():
+    data, model, objective = label_maps()
+    for n in range(len(data)):
+        terms = objective(model, data[n])
+        assert objective.diagnostics["lags"].sum() == float(data.present[n].all())
+        if not data.present[n].all():
+            assert terms["separate"] == terms["distill"] == terms["prototypes"] == 0
+
+
+def test_how_far_the_modalities_of_a_sample_are_behind_sums_to_zero(monkeypatch):
+    _, objective = ready(vectors(3, n=12))
+    behind = []
+    monkeypatch.setattr("lacunar.objectives.passion.total", lambda values: behind.append(values) or values)
+    present = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 1], [0, 1, 0]]).bool()
+    table = torch.tensor([[0.1, 0.2, 0.6], [0.1, 0.0, 0.3], [0.0, 0.4, 0.4], [0.0, 0.9, 0.0]])
+    # Each distance over the mean of its sample (0.3, 0.2 and 0.4), less 1; a lone one is not compared.
+    expected = torch.tensor([[-2 / 3, -1 / 3, 1.0], [-0.5, 0.0, 0.5], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    several = present & (present.sum(1) > 1)[:, None]
+    for n in range(4):
+        which = several[n].nonzero().squeeze(1)
+        objective._lags(table[n, which], torch.zeros_like(which), which, present[n : n + 1])
+        torch.testing.assert_close(behind[n], expected[n])
+        assert float(behind[n].sum()) == pytest.approx(0.0, abs=1e-6)
+    which, rows = several.T.nonzero(as_tuple=True)
+    assert objective._lags(table[rows, which], rows, which, present).tolist() == [0, 0, 1]
+    torch.testing.assert_close(behind[4], expected.sum(0))

@@ -1,5 +1,7 @@
 """RedCore: representations, imputers, and the balance of their training."""
 
+import math
+
 import pytest
 import torch
 from tests.helpers import first_batch, small_model, vectors
@@ -148,3 +150,58 @@ def test_it_trains_with_fit():
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         RedCore(**options)
+
+
+def mixed():
+    """Four samples of three modalities that 4, 3 and 1 of them have, in evaluation, where z is mu."""
+    present = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 0]]).bool()
+    data = vectors(3, n=4, classes=2, missing=0.0)
+    model, objective = ready(data, kl=0.01, reconstruction=0.3)
+    return model, objective.eval(), first_batch(data).hide(present)
+
+
+def test_the_divergence_of_known_normals_by_hand():
+    model, objective, batch = mixed()
+    means, variances = (0.5, -1.0, 2.0), (1.0, 2.0, 0.25)
+    with torch.no_grad():
+        for encoding, mean, variance in zip(objective.imputer.encoding, means, variances):
+            encoding[1].weight.zero_()
+            encoding[1].bias[:8] = mean
+            encoding[1].bias[8:] = math.log(variance)
+    # Twice the divergence of each of 8 features: mean^2 + variance - 1 - log variance.
+    each = [0.25, 1.0 + 2.0 - 1.0 - math.log(2), 4.0 + 0.25 - 1.0 + math.log(4)]
+    expected = 0.01 * 8 * (4 * each[0] + 3 * each[1] + 1 * each[2]) / 4
+    assert objective(model, batch)["kl"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_reconstruction_sums_over_features_and_weighs_modalities_by_beta():
+    model, objective, batch = mixed()
+    objective.beta.copy_(torch.tensor([0.2, 0.5, 0.8]))
+    with torch.no_grad():
+        h = model.encode(batch).h
+        z, _, _ = objective.imputer.represent(h, batch.present)
+        made = objective.imputer.impute(z)
+    expected = 0.0
+    for m, beta in enumerate((0.2, 0.5, 0.8)):
+        rows = [n for n in range(4) if batch.present[n, m]]
+        apart = [sum(float(made[n, m, c] - z[n, m, c]) ** 2 for c in range(8)) for n in rows]
+        expected += 0.3 * beta * sum(apart) / len(rows)
+    assert objective(model, batch)["reconstruction"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_is_reconstructed_moves_towards_its_imputation():
+    model, objective, batch = mixed()
+    alone = batch.hide(["m0"])  # nothing else is there, so its own representation is a target only
+    objective(model, alone)["reconstruction"].backward()
+    assert objective.imputer.encoding[0][1].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("batches", "eta"), [(0, 0.15), (499, 0.15), (500, 0.225), (999, 0.225), (1000, 0.3375)])
+def test_the_rate_grows_by_half_at_the_start_and_every_500_batches(batches, eta):
+    _, objective = ready(vectors(3, n=20), smoothing=1.0)
+    objective.EVERY = 1  # neither 499 nor 500 is a third batch
+    objective.batches.fill_(batches)
+    balance(objective, [1.0, 2.0, 6.0])
+    raised = torch.tensor([1 - eta * 2 / 3, 1 - eta / 3, 1 + eta])
+    torch.testing.assert_close(objective.beta, raised / raised.norm())
+    assert int(objective.batches) == batches + 1
