@@ -316,6 +316,8 @@ def test_the_page_says_what_tests_and_intervals_are_over(tmp_path, problems, set
     text = sections["differences"].blocks[0].text
     assert said in text
     assert drawn in text
+    units = 3 if problems == "p" else 6
+    assert f"cannot come below {2 / 2**units:.3f}, nor below {2 * 2 / 2**units:.3f} once it is adjusted" in text
     over = said.split("over ")[1].split(",")[0]
     ranked = sections["ranks"].blocks[0].text
     assert f" {over}, 1 being the best" in ranked

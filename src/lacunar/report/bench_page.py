@@ -226,6 +226,12 @@ def _differences_section(facts: BenchFacts) -> Section:
         f"({100 * facts.confidence:g} %) are {drawn}. p is Wilcoxon's signed-rank test over {over}, adjusted by Holm "
         f"over the methods{_dependent(over, 'p')}."
     )
+    smallest = 2.0 ** (1 - int(frame["units"].max()))  # all differences of one sign
+    if smallest * len(frame) > 1 - facts.confidence:
+        text += (
+            f" From so few of them p cannot come below {p_value(smallest)}, nor below "
+            f"{p_value(min(1.0, smallest * len(frame)))} once it is adjusted: read the intervals."
+        )
     if facts.seeds > 1:
         text += " A problem is clear where Student's interval over its seeds leaves zero out."
     scaled = frame.assign(**{name: 100 * frame[name] for name in ("difference", "low", "high")})
