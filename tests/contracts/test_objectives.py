@@ -330,7 +330,7 @@ PLAIN = {
 
 @pytest.mark.parametrize("method", PLAIN)
 @every_size
-def test_t8_zero_weights_recover_plain_joint_training(method, M):
+def test_zero_weights_recover_plain_joint_training(method, M):
     data = data_for(method, M, n=32)
     model, joint = ready("Joint", data)
     expected, plain = step(model, joint, first_batch(data))
