@@ -132,6 +132,11 @@ def test_seeds_of_one_data_set_have_students_interval():
     expected = stats.ttest_1samp(gap, 0).confidence_interval(0.95)
     np.testing.assert_allclose([row["low"], row["high"]], list(expected))
     assert (row["units"], row["over"], row["problems"]) == (3, "seeds", 2)
+    # A seed that lacks one of the problems is of other problems than the rest.
+    lacking = compare(frame.drop(("p0", "p0 (1)", 2)), "a").iloc[0]
+    assert lacking["units"] == 2
+    reach = (lacking["high"] - lacking["low"]) / 2
+    assert reach == pytest.approx(stats.t.ppf(0.975, 1) * gap[[0, 1]].std(ddof=1) / 2**0.5)
 
 
 def test_one_seed_of_one_data_set_has_no_interval():

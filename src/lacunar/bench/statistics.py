@@ -130,9 +130,17 @@ def _by_unit(scores: pd.DataFrame, over: str) -> pd.DataFrame:
     if over == "problems and seeds":
         return scores
     if over == "seeds":
-        return scores.groupby(level="seed", sort=False).mean()
+        return _by_seed(scores)
     by_problem = scores.groupby(level=["data", "problem"], sort=False).mean()
     return by_problem if over == "problems" else by_problem.groupby(level="data", sort=False).mean()
+
+
+def _by_seed(scores: pd.DataFrame) -> pd.DataFrame:
+    """Means over problems for each seed that has all of them; for every seed where fewer than two have."""
+    groups = scores.groupby(level="seed", sort=False)
+    complete = groups.size() == scores.index.get_level_values("problem").nunique()
+    means = groups.mean()
+    return means[complete] if complete.sum() > 1 else means
 
 
 def _difference(
@@ -165,7 +173,7 @@ def _interval(gap: pd.Series, difference: float, confidence: float, resamples: i
         low, high = percentile_interval(_draws(gap, resamples, seed)[:, None], confidence)
         return float(low[0]), float(high[0])
     # A bootstrap over a few seeds is far too narrow.
-    found = seed_interval(gap.groupby(level="seed").mean().to_numpy(), confidence=confidence)
+    found = seed_interval(_by_seed(gap.to_frame()).iloc[:, 0].to_numpy(), confidence=confidence)
     reach = (found.high - found.low) / 2
     return difference - reach, difference + reach
 
