@@ -25,7 +25,8 @@ import pandas as pd
 from lacunar.bench.findings import find
 from lacunar.bench.recipe import read_recipe
 from lacunar.bench.store import Store
-from lacunar.report.bench_page import BenchFacts, bench_page
+from lacunar.report.bench_facts import BenchFacts
+from lacunar.report.bench_page import bench_page
 from lacunar.report.page import Drawing, Page, Section, Table
 from lacunar.report.style import quiet
 

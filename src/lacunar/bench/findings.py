@@ -19,7 +19,7 @@ from lacunar.bench.sweep import find_sweep
 from lacunar.bench.tables import collect, modality_scores, refusals, subset_scores
 from lacunar.data.plain_yaml import read_yaml
 from lacunar.errors import ConfigError, DataError, did_you_mean
-from lacunar.report.bench_page import BenchFacts, Ranking, Reported
+from lacunar.report.bench_facts import BenchFacts, Ranking, Reported
 
 __all__ = ["find", "read_reported"]
 

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from lacunar.bench.findings import find
+from lacunar.report.bench_facts import BenchFacts
 from lacunar.report.bench_numbers import p_value, percent, points
-from lacunar.report.bench_page import BenchFacts, bench_page
+from lacunar.report.bench_page import bench_page
 from lacunar.training.files import write_whole
 
 __all__ = ["Written", "latex", "write_report"]

@@ -60,7 +60,7 @@ class Store:
         """
         folder = self.cells / key
         try:
-            if folder.is_dir():
+            if (folder / "result.json").exists():
                 return {**read_json(folder / "cell.json"), **read_json(folder / "result.json")}
             return read_json(self.cells / f"{key}.json")
         except RunError as error:
