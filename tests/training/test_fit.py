@@ -53,6 +53,23 @@ def data():
     return splits()
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_sums_have_one_order_in_a_run_and_the_users_choice_stays(before):
+    class Asked(pl.Callback):
+        def on_train_batch_end(self, *given):
+            self.saw = torch.are_deterministic_algorithms_enabled()
+
+    data, asked = splits(), Asked()
+    torch.use_deterministic_algorithms(before)
+    try:
+        fit(data, small_model(data.train), Joint(), callbacks=[asked], **{**QUICK, "accelerator": "cpu"})
+        assert asked.saw
+        assert torch.are_deterministic_algorithms_enabled() == before
+        assert torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_seeds_fix_everything_and_leave_the_global_generators_alone(data):
     torch.manual_seed(7)
     random.seed(7)

@@ -25,6 +25,7 @@ from lacunar.training.folder import FORMAT, RunFolder, describe_data, describe_m
 from lacunar.training.options import TrainingOptions
 from lacunar.training.progress import wanted
 from lacunar.training.quiet import quiet
+from lacunar.training.repeatable import repeatable
 from lacunar.training.run import Run, load_run
 from lacunar.training.sampler import derive_seed
 from lacunar.training.trainer import Training, check_device
@@ -132,7 +133,7 @@ def fit(
         raise ConfigError("tensorboard=True writes files: give the folder of the run as out=.")
     first = options.devices == 1 or process_rank() == 0
     folder = None if out is None else RunFolder(out)
-    with quiet(), isolate_rng(), contextlib.ExitStack() as stack:
+    with quiet(), isolate_rng(), repeatable(options.accelerator), contextlib.ExitStack() as stack:
         torch.manual_seed(derive_seed(seed, "setup"))
         if model is None:
             from lacunar.models.defaults import default_model
