@@ -16,8 +16,9 @@ import yaml
 from lacunar.bench.cells import Cell, load_problem
 from lacunar.bench.execute import run_cell
 from lacunar.bench.recipe import read_recipe
-from lacunar.bench.runner import TimeLeft, run_cells
+from lacunar.bench.runner import run_cells
 from lacunar.bench.store import Store
+from lacunar.bench.time_left import TimeLeft
 from lacunar.cli import main
 from lacunar.errors import ConfigError, MissingExtraError, RunError
 
@@ -153,9 +154,9 @@ def test_refusals_and_failures_are_told_apart(tmp_path, capsys):
     assert len([step for step in run_cells(read_recipe(recipe), tmp_path / "out")]) == 2
 
 
-def test_time_left_knows_slow_methods(tmp_path):
+def test_time_left_knows_slow_methods():
     cells = [Cell("p", "digits", method, seed) for method in ("slow", "fast") for seed in range(3)]
-    clock = TimeLeft(Store(tmp_path), cells)
+    clock = TimeLeft(cells)
     assert clock.ended(cells[0], {"seconds": 60.0}) == pytest.approx(60 * 5)
     assert clock.ended(cells[3], {"seconds": 2.0}) == pytest.approx(2 * 60 + 2 * 2)
     clock.workers = 2

@@ -18,9 +18,10 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from lacunar.bench.cells import Cell
 from lacunar.bench.execute import run_cell
 from lacunar.bench.store import Store
+from lacunar.bench.time_left import TimeLeft
 from lacunar.errors import ConfigError, LacunarError, MissingExtraError, RunError
 
-__all__ = ["Step", "TimeLeft", "run_cells"]
+__all__ = ["Step", "run_cells"]
 
 #: Workers that a cell may take with it in a run before it is left alone.
 DEATHS = 2
@@ -92,11 +93,12 @@ def run_cells(
             raise ConfigError(f"{name}: expected a whole number of at least 1, got {value}.")
     store = Store(Path(folder).resolve())
     store.sweep()
-    clock = TimeLeft(store, cells)
-    waiting = clock.waiting
+    kept = [(cell, store.find(cell.key)) for cell in cells]
+    waiting = [cell for cell, result in kept if result is None]
+    finished = [(cell, result) for cell, result in kept if result is not None]
     until = time.time() + limit if limit else 0.0
     with _backend(cluster, n_jobs, threads) as (jobs, workers):
-        clock.workers = workers
+        clock = TimeLeft(waiting, finished, workers)
         # One cell a task: what is lost with a worker is what it was just running.
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
         run = uuid.uuid4().hex
@@ -187,54 +189,3 @@ def _workers(cluster: str) -> int:
     if not count.isdigit() or int(count) < 1:
         raise ConfigError(f"cluster: expected 'local:2' for two workers, got {cluster!r}.")
     return int(count)
-
-
-class TimeLeft:
-    """How long the cells that wait will take, from how long such cells took.
-
-    Args:
-        store: of the results, earlier ones included.
-        cells: all cells of the run.
-
-    Attributes:
-        waiting: the cells that are not finished.
-        workers: cells at a time.
-    """
-
-    def __init__(self, store: Store, cells: Sequence[Cell]):
-        self.waiting: list[Cell] = []
-        self.workers = 1
-        self._seconds: dict[tuple[str, str], list[float]] = {}
-        for cell in cells:
-            result = store.find(cell.key)
-            if result is None:
-                self.waiting.append(cell)
-            else:
-                self._learn(cell, result)
-        self._open = {cell.key: cell for cell in self.waiting}
-
-    def ended(self, cell: Cell, result: dict[str, Any] | None) -> float | None:
-        """Note a cell, and estimate the seconds left for the others."""
-        self._open.pop(cell.key, None)
-        if result is not None:
-            self._learn(cell, result)
-        if not self._open:
-            return 0.0
-        if not self._seconds:
-            return None
-        return sum(self._expected(cell) for cell in self._open.values()) / min(self.workers, len(self._open))
-
-    def _learn(self, cell: Cell, result: dict[str, Any]) -> None:
-        self._seconds.setdefault((cell.data_name, cell.method), []).append(float(result["seconds"]))
-
-    def _expected(self, cell: Cell) -> float:
-        """Mean of such cells; else of this problem, else of this method, else of all."""
-        own = self._seconds.get((cell.data_name, cell.method))
-        if own is None:
-            for place, name in ((0, cell.data_name), (1, cell.method)):
-                own = [second for key, seconds in self._seconds.items() if key[place] == name for second in seconds]
-                if own:
-                    break
-            else:
-                own = [second for seconds in self._seconds.values() for second in seconds]
-        return sum(own) / len(own)
