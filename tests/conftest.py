@@ -35,6 +35,12 @@ def small_forests():
 
 
 @pytest.fixture(autouse=True)
+def every_test_draws_anew():
+    """What a test draws must not depend on those that a worker ran before."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def loggers_stay_as_they_are():
     """The command line sets up loggers for its process; tests and fixtures that call it must not silence others."""
     for name, logger in logging.Logger.manager.loggerDict.items():

@@ -1,5 +1,7 @@
 """``lacunar bench`` from end to end on cells that take a second."""
 
+import sys
+
 import pytest
 import yaml
 
@@ -87,3 +89,19 @@ def test_mistakes_get_one_clear_line(place, capsys, words, message):
     out, err = capsys.readouterr()
     assert message in err
     assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_method_that_lies_where_the_command_is_run(place, tmp_path, monkeypatch, capsys, jobs):
+    (tmp_path / "mine.py").write_text(
+        'from lacunar.objectives import Joint\n\n\nclass Mine(Joint):\n    """Joint training."""\n'
+    )
+    content = {**RECIPE, "methods": {"mine": {"objective": "mine.Mine", "fit": {"max_epochs": 1}}}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])  # as an installed command has it
+    try:
+        assert main(["bench", "run", "r.yaml", "--out", "out", "--n_jobs", jobs]) == 0
+    finally:
+        sys.modules.pop("mine", None)
+    assert "2 of 2 cells are finished" in capsys.readouterr().out

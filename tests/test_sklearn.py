@@ -279,3 +279,24 @@ def test_options_that_are_none_are_named(options, expected):
     X = {"a": np.arange(40.0)[:, None], "b": np.ones((40, 2))}
     with pytest.raises(ConfigError, match=expected):
         MultimodalClassifier(max_epochs=1, **options).fit(X, np.arange(40) % 2)
+
+
+def test_probabilities_add_up_in_double_precision(world, fitted):
+    found = fitted.predict_proba(frame_of(*world[:2]))
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found.sum(1), 1, rtol=0, atol=1e-15)
+
+
+def test_errors_name_rows_as_the_frame_does(world, fitted):
+    frame = frame_of(*world[:2]).set_axis([f"w{row}" for row in range(len(world[0]))], axis=0)
+    frame.iloc[3, 0] = np.inf
+    with pytest.raises(DataError, match="id 'w3': the value is infinite"):
+        fitted.predict(frame)
+    with pytest.raises(DataError, match="id '3': the value is infinite"):  # labels that repeat name no row
+        fitted.predict(frame.set_axis(["w"] * len(frame), axis=0))
+
+
+def test_a_modality_that_nobody_has_is_named(world):
+    a, b, y = world
+    with pytest.raises(DataError, match="Modality 'b' is absent from every sample.*out of the dictionary"):
+        MultimodalClassifier(max_epochs=1).fit({"a": a, "b": np.full_like(b, np.nan)}, y)

@@ -307,3 +307,20 @@ def test_half_precision_outputs_are_scored_in_full():
     output, target = torch.randn(4, 3).bfloat16(), torch.tensor([0, 1, 2, 0])
     assert task.loss(output, target).dtype == torch.float32
     assert task.score(output, target).dtype == torch.float32
+
+
+def test_targets_whose_differences_would_be_rounded_away_are_refused():
+    target = 1e8 + np.random.default_rng(0).normal(size=50)
+    with pytest.raises(
+        DataError, match=r"target: values around 1e\+08 differ by .* Subtract a constant, such as 10000000"
+    ):
+        Regression().encode(target)
+    with pytest.raises(DataError, match="target, output 1: "):
+        Regression(2).encode(np.stack([target - 1e8, target], axis=1))
+    constant = np.full(5, 1e8) + 1e-9 * np.arange(5)
+    for fine in (target - 1e8, 1e8 + 1e4 * (target - 1e8), np.full(5, 0.1), constant, [1e8, 1e8 + 8]):
+        Regression().encode(fine)
+    # Few new samples may lie close together: what counts is the spread of training.
+    task = Regression()
+    task.fit(task.encode(1e8 * np.arange(1.0, 9.0)))
+    task.encode([1e8 + 0.1, 1e8 + 0.3])

@@ -290,3 +290,15 @@ def test_a_killed_worker_loses_no_result(tmp_path):
     twice = {cell for cell, count in counts.items() if count["begun"] > 1}
     assert twice <= {killed[0]["cell"]}
     assert sum(count["begun"] for count in counts.values()) <= len(cells) + 1
+
+
+def test_what_another_command_runs_comes_last(tmp_path):
+    cells = read_recipe(write(tmp_path / "r.yaml", seeds=2))
+    store = Store(tmp_path / "out")
+    steps = run_cells(cells, tmp_path / "out")
+    with store.alone(cells[0].key):
+        assert store.busy(cells[0].key) and not store.busy(cells[1].key)
+        assert next(steps).cell == cells[1]
+    step = next(steps)
+    assert step.cell == cells[0] and step.result is not None and (step.done, step.total) == (2, 2)
+    assert list(steps) == [] and not store.busy(cells[0].key)

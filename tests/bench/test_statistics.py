@@ -211,3 +211,12 @@ def test_what_cannot_be_paired_is_refused(compared):
     frame = pd.concat([results(), results().iloc[:1]])
     with pytest.raises(DataError, match="was run with two configurations"):
         compared(frame)
+
+
+def test_what_differs_by_rounding_alone_is_no_win():
+    scores = pd.DataFrame({"a": [0.1, 0.2, 0.6], "b": [0.2, 0.4, 0.3]})
+    scores.index = pd.MultiIndex.from_product([["d"], ["d (a)"], range(3)], names=["data", "problem", "seed"])
+    assert (scores["a"] - scores["b"]).mean() != 0  # 2e-17
+    row = compare(scores, "a").iloc[0]
+    assert (row["better"], row["worse"], row["difference"]) == (0, 0, 0.0)
+    assert record(scores).to_numpy().sum() == 0

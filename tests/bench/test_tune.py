@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from lacunar.bench.method import arguments_of, ranges_of
 from lacunar.bench.recipe import open_recipe, read_recipe
 from lacunar.bench.tune import tune
 from lacunar.bench.tuned import keep
@@ -185,3 +186,11 @@ def test_a_missing_package_names_its_extra(recipe, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'lacunar\[tune\]'"):
         tune(recipe, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("completion", "trial"), [(5.0, 5.0), (0, None)])
+def test_what_the_recipe_says_lies_in_the_range(completion, trial):
+    run = {"objective": "MCE", "arguments": {"completion": completion}}
+    span = ranges_of(run).get("completion")  # 0.1 to 3 by itself, on a logarithmic scale
+    assert (span and span.high) == trial and arguments_of(run)["completion"] == completion
+    assert ranges_of(run)["single"].high == 3.0

@@ -386,3 +386,21 @@ def test_t10_diagnostics_rank_modalities_by_what_they_carry(M, method, shows):
             objective.on_epoch_start(model, data, epoch)  # PMR's prototypes
     order = objective.diagnostics[shows].argsort(descending=shows == "distance")  # to what all know together
     assert order.tolist() == list(range(M))
+
+
+@every_method
+def test_modules_of_a_method_are_as_precise_as_the_model(method):
+    data = data_for(method, 2)
+    kind = available()[method.split()[0]]
+    options = dict(VARIANTS.get(method, {}))
+    if "references" in inspect.signature(kind).parameters:
+        options["references"] = fixed_references(data)
+    torch.manual_seed(0)
+    model, objective = small_model(data).double(), kind(**options)
+    objective.setup(model, data)
+    if method in LAST:
+        objective.stage = objective.stages()[-1]
+        objective.on_stage_start(model, data, objective.stage)
+    terms, _ = step(model, objective, first_batch(data))
+    assert torch.isfinite(sum(terms.values()))
+    assert all(parameter.dtype == torch.float64 for parameter in objective.parameters())

@@ -242,3 +242,11 @@ def test_imaginary_parts_are_not_lost():
     for values in (pd.DataFrame({"a": [1j, 2j]}), pd.Series([1j, 2j]), np.array([1j, 2j])):
         with pytest.raises(DataError, match="expected numbers, got an array of complex128"):
             column(values)
+
+
+def test_differences_that_are_rounded_away_are_said(caplog):
+    values = np.random.default_rng(0).normal(size=(30, 3))
+    column(values + np.array([0, 1e3, 0]))
+    assert not caplog.records
+    column(values + np.array([0, 1e9, 1e5]))
+    assert "value 1: numbers around 1e+09" in caplog.text and "(1 such of 3)" in caplog.text

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import pytest
 import torch
+from tests.helpers import first_batch, small_model, vectors
 from torch import nn
 
 import lacunar as lc
 from lacunar.data.batch import Batch
+from lacunar.errors import ConfigError
 from lacunar.lattice import Pairs
 from lacunar.tasks import Segmentation
 
@@ -64,3 +69,28 @@ def test_label_maps_are_learned_from_every_subset():
         optimizer.step()
     assert output.shape == (5, 2, 8, 8, 8)
     assert task.score(output, target[pairs.rows]).min() > 0.8
+
+
+def test_other_parts_keep_how_a_class_computes():
+    class Halved(lc.MultimodalModel):
+        def decode(self, features, pairs):
+            found = super().decode(features, pairs)
+            return dataclasses.replace(found, output=found.output / 2)
+
+    class Made(Halved):
+        def __init__(self, model):
+            super().__init__(**lc.MultimodalModel.configuration(model))
+
+    class Convenient(lc.MultimodalModel):
+        def __init__(self, model):
+            super().__init__(**lc.MultimodalModel.configuration(model))
+
+    plain = small_model(vectors(2))
+    batch = first_batch(vectors(2))
+    own = Halved(**plain.configuration()).eval()
+    other = own.with_parts(completion=None)
+    assert type(other) is Halved and other.completion is None and other.head is own.head
+    torch.testing.assert_close(other(batch), plain.with_parts(completion=None).eval()(batch) / 2)
+    assert type(Convenient(plain).with_parts(completion=None)) is lc.MultimodalModel
+    with pytest.raises(ConfigError, match="Made has a constructor and decode of its own.*completion cannot keep"):
+        Made(plain).with_parts(completion=None)

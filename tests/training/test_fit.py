@@ -70,6 +70,17 @@ def test_sums_have_one_order_in_a_run_and_the_users_choice_stays(before):
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("hook", ["on_epoch_start", "training_set", "on_stage_start"])
+def test_what_ends_a_run_before_its_first_step_is_said(data, error, hook, tmp_path):
+    def fails(self, *given):
+        raise error("of my own")
+
+    kind = type("Early", (Joint,), {hook: fails})
+    with pytest.raises(error, match="of my own" if error is ValueError else "0 finished epochs are kept"):
+        fit(data, small_model(data.train), kind(), out=tmp_path / "run", **QUICK)
+
+
 def test_seeds_fix_everything_and_leave_the_global_generators_alone(data):
     torch.manual_seed(7)
     random.seed(7)

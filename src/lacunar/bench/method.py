@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lacunar.errors import ConfigError, did_you_mean
 from lacunar.objectives import Objective, get
 from lacunar.objectives.mce import MCE
-from lacunar.objectives.ranges import Ranges
+from lacunar.objectives.ranges import Between, OneOf, Ranges
 
-__all__ = ["check_objective", "make_objective", "ranges_of"]
+__all__ = ["arguments_of", "check_objective", "make_objective", "ranges_of"]
 
 
 def make_objective(plan: Mapping[str, Any]) -> Objective | None:
@@ -44,6 +45,25 @@ def check_objective(run: Mapping[str, Any], where: str) -> None:
 
 
 def ranges_of(run: Mapping[str, Any]) -> Ranges:
-    """What may be searched of a method; nothing of peers and of the default."""
+    """What may be searched of a method, wide enough for what the recipe says; nothing of peers and of the default.
+
+    An argument that the recipe sets to 0 is switched off, and stays so where its scale is logarithmic.
+    """
     name = run.get("objective", "default")
-    return {} if "peer" in run or name in ("default", "table_2") else get(name).ranges
+    if "peer" in run or name in ("default", "table_2"):
+        return {}
+    given = arguments_of(run)
+    ranges: dict[str, Between | OneOf] = {}
+    for argument, span in get(name).ranges.items():
+        value = given[argument]
+        if isinstance(span, OneOf):
+            ranges[argument] = span if value in span.values else OneOf((*span.values, value))
+        elif value > 0 or not span.log:
+            ranges[argument] = replace(span, low=min(span.low, value), high=max(span.high, value))
+    return ranges
+
+
+def arguments_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a method: what the recipe says, else its defaults."""
+    defaults = {name: it.default for name, it in inspect.signature(get(run["objective"])).parameters.items()}
+    return defaults | dict(run.get("arguments") or {})

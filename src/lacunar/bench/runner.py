@@ -25,6 +25,8 @@ __all__ = ["Step", "run_cells"]
 
 #: Workers that a cell may take with it in a run before it is left alone.
 DEATHS = 2
+#: What is said of a cell that another command is running.
+ELSEWHERE = "run by another command"
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,18 @@ def run_cells(
         # One cell a task: what is lost with a worker is what it was just running.
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
         run = uuid.uuid4().hex
-        calls = (joblib.delayed(_one)(cell, str(store.path), threads, until, run) for cell in waiting)
+        done, elsewhere = 0, list[Cell]()
         try:
-            for done, (cell, result, problem, failed) in enumerate(parallel(calls), 1):
-                left = clock.ended(cell, result)
-                yield Step(cell, done, len(waiting), left, result, problem, failed)
+            # What another command is at comes last: two commands on one folder share the work.
+            for wait, now in ((False, waiting), (True, elsewhere)):
+                calls = (joblib.delayed(_one)(cell, str(store.path), threads, until, run, wait) for cell in now)
+                for cell, result, problem, failed in parallel(calls):
+                    if problem == ELSEWHERE:
+                        elsewhere.append(cell)
+                        continue
+                    done += 1
+                    left = clock.ended(cell, result)
+                    yield Step(cell, done, len(waiting), left, result, problem, failed)
         except TerminatedWorkerError as error:
             raise RunError(
                 "A worker process died, as processes do when memory runs out. What is finished is kept: run again, "
@@ -115,12 +124,14 @@ def run_cells(
 
 
 def _one(
-    cell: Cell, folder: str, threads: int, until: float, run: str
+    cell: Cell, folder: str, threads: int, until: float, run: str, wait: bool = True
 ) -> tuple[Cell, dict[str, Any] | None, str, bool]:
     """A cell in a worker; an error comes back as text."""
     if until and time.time() > until:
         return cell, None, "left for the next run", False
     store = Store(folder)
+    if not wait and store.busy(cell.key):
+        return cell, None, ELSEWHERE, False
     # A cluster tries a cell again when its worker dies, and joblib waits forever for one that it has given up.
     deaths = store.taken(cell.key, run)
     if deaths >= DEATHS and not store.has(cell.key):

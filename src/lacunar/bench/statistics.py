@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,10 @@ __all__ = ["Ranks", "compare", "holm", "pivot", "ranks", "record", "units"]
 ENOUGH = 6
 #: A method that lacks more than this share of the blocks is left out of ranks, instead of those blocks.
 MAY_LACK = 0.2
+#: Decimals of a score that are more than rounding.
+DIGITS = 12
+
+_Gap = TypeVar("_Gap", pd.Series, pd.DataFrame)
 
 
 def pivot(results: pd.DataFrame, measure: str = "mean") -> pd.DataFrame:
@@ -125,6 +130,11 @@ def units(scores: pd.DataFrame) -> str:
     return "problems" if count["problem"] >= ENOUGH else "problems and seeds"
 
 
+def _by_problem(gap: _Gap) -> _Gap:
+    """Means over the seeds of each problem, 0 where they differ by no more than rounding."""
+    return gap.groupby(level="problem", sort=False).mean().round(DIGITS)
+
+
 def _by_unit(scores: pd.DataFrame, over: str) -> pd.DataFrame:
     """Means within each unit; seeds weigh the same within a problem, problems within a data set."""
     if over == "problems and seeds":
@@ -146,7 +156,7 @@ def _by_seed(scores: pd.DataFrame) -> pd.DataFrame:
 def _difference(
     gap: pd.Series, over: str, confidence: float, resamples: int, seed: int
 ) -> dict[str, float | int | str]:
-    by_problem = gap.groupby(level="problem", sort=False).mean()
+    by_problem = _by_problem(gap)
     difference = float(by_problem.mean())  # problems weigh the same, whatever the number of their seeds
     values = _by_unit(gap.to_frame(), over).iloc[:, 0].to_numpy()
     low, high = _interval(gap, difference, confidence, resamples, seed)
@@ -204,7 +214,7 @@ def wilcoxon(differences: np.ndarray) -> float:
     The distribution of the sum is that of independent fair signs, one convolution for each difference.
     """
     # Rounding makes ties of what is tied: 1/3 + 1/3 is not 2/3 to the last bit.
-    values = np.round(np.asarray(differences, dtype=float), 12)
+    values = np.round(np.asarray(differences, dtype=float), DIGITS)
     if not values.any():
         return 1.0
     # Ranks of ties are halves: doubled they are whole.
@@ -278,7 +288,7 @@ def ranks(scores: pd.DataFrame, alpha: float = 0.05) -> Ranks:
     if k < 2 or n < 2:
         raise DataError(f"Ranks need at least 2 methods and 2 {over} that all of them have, got {k} and {n}.")
     # Equal up to rounding is equal.
-    table = complete.round(12).rank(axis=1, ascending=False)
+    table = complete.round(DIGITS).rank(axis=1, ascending=False)
     average = table.mean().sort_values(kind="stable")
     q = stats.studentized_range.ppf(1 - alpha, k, np.inf) / np.sqrt(2)
     critical = float(q * np.sqrt(k * (k + 1) / (6 * n)))
@@ -311,5 +321,5 @@ def record(scores: pd.DataFrame, methods: Sequence[str] | None = None) -> pd.Dat
     wins = {}
     for name in names:
         gaps = scores[names].rsub(scores[name], axis=0)
-        wins[name] = (gaps.groupby(level="problem", sort=False).mean() > 1e-12).sum()
+        wins[name] = (_by_problem(gaps) > 0).sum()
     return pd.DataFrame.from_dict(wins, orient="index", columns=names)

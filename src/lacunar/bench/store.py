@@ -152,6 +152,21 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def busy(self, name: str) -> bool:
+        """Whether some process does what has this name just now."""
+        if os.name != "posix" or not (self.path / ".locks" / name).exists():
+            return False
+        import fcntl
+
+        with open(self.path / ".locks" / name, "wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:  # a file system without locks
+                return False
+        return False
+
     def sweep(self) -> None:
         """Remove what killed processes were writing long ago."""
         for path in self.cells.glob(f".*{_UNFINISHED}"):

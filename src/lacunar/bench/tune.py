@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +11,13 @@ import joblib
 
 from lacunar.bench.cells import Cell, load_problem
 from lacunar.bench.execute import by_method, limited, prepare
-from lacunar.bench.method import make_objective, ranges_of
+from lacunar.bench.method import arguments_of, make_objective, ranges_of
 from lacunar.bench.recipe import open_recipe
 from lacunar.bench.store import Store
 from lacunar.bench.tuned import TUNED, keep
 from lacunar.data.splits import Splits
 from lacunar.errors import ConfigError, DataError, MissingExtraError, did_you_mean
-from lacunar.objectives import get
-from lacunar.objectives.ranges import Between, OneOf
+from lacunar.objectives.ranges import Between
 
 __all__ = ["Study", "tune"]
 
@@ -140,7 +138,9 @@ def _search(cell: Cell, folder: str, trials: int) -> Study:
             load_if_exists=True,
         )
         # What a killed process was at is over, and is tried again.
-        given, open_or_done = _as_given(cell), study.get_trials(states=(complete, waiting))
+        searched = ranges_of(cell.run)
+        given = {name: value for name, value in arguments_of(cell.run).items() if name in searched}
+        open_or_done = study.get_trials(states=(complete, waiting))
         if all(trial.system_attrs.get("fixed_params") != given for trial in open_or_done):
             study.enqueue_trial(given)
         data = _without_test(load_problem(cell))
@@ -160,22 +160,6 @@ def _search(cell: Cell, folder: str, trials: int) -> Study:
         return Study(cell.problem, cell.method, cell.seed, len(done), *scores, study.best_params)
 
 
-def _as_given(cell: Cell) -> dict[str, Any]:
-    """The searched arguments as the recipe or the method's defaults have them, brought into their range."""
-    given = dict(cell.run.get("arguments") or {})
-    defaults = inspect.signature(get(cell.run["objective"])).parameters
-    values = {}
-    for name, span in ranges_of(cell.run).items():
-        value = given.get(name, defaults[name].default)
-        values[name] = min(max(value, span.low), span.high) if isinstance(span, Between) else value
-    return values
-
-
-def _choices(span: OneOf, given: Any) -> tuple[Any, ...]:
-    """What may be chosen, and what the recipe says: it is the first trial."""
-    return span.values if given in span.values else (*span.values, given)
-
-
 def _without_test(data: Splits) -> Splits:
     return Splits(data.train, data.val, None)
 
@@ -184,12 +168,11 @@ def _validate(cell: Cell, trial: Any, data: Splits, store: Store) -> float:
     from lacunar.training.fit import fit
 
     arguments = dict(cell.run.get("arguments") or {})
-    as_given = _as_given(cell)
     for name, span in ranges_of(cell.run).items():
         if isinstance(span, Between):
             arguments[name] = trial.suggest_float(name, span.low, span.high, log=span.log)
         else:
-            arguments[name] = trial.suggest_categorical(name, _choices(span, as_given[name]))
+            arguments[name] = trial.suggest_categorical(name, span.values)
     plan = {**cell.run, "arguments": arguments}
     objective = make_objective(plan)
     shared, model = prepare(objective, plan, data, cell.seed, store)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lacunar.cli.console import console, say, show_log, show_progress
-from lacunar.cli.options import make_parser, parse
+from lacunar.cli.options import import_from_here, make_parser, parse
 from lacunar.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def run(words: Sequence[str]) -> int:
         return 0
     if words[0] not in commands:
         raise ConfigError(f"unknown command 'bench {words[0]}'.{did_you_mean(words[0], commands)}")
+    import_from_here()
     return commands[words[0]][0](words[1:])
 
 

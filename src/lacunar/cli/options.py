@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from lacunar.errors import ConfigError, did_you_mean
 
-__all__ = ["instantiate", "make_parser", "parse"]
+__all__ = ["import_from_here", "instantiate", "make_parser", "parse"]
+
+
+def import_from_here() -> None:
+    """Find classes of the user's own where the command is run."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def make_parser(command: str, description: str) -> ArgumentParser:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lacunar.cli.console import say, show_log
-from lacunar.cli.options import parse
+from lacunar.cli.options import import_from_here, parse
 from lacunar.cli.plan_options import parser
 from lacunar.errors import ConfigError, LacunarError, MissingExtraError
 
@@ -31,8 +31,7 @@ SMALLEST = 20
 
 def run(words: Sequence[str]) -> int:
     """Plan, print the plan, write page and JSON; on request backtest."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # models of the user's own lie where the command is run
+    import_from_here()
     with warnings.catch_warnings():
         warnings.showwarning = _warn
         return _run(words)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lacunar.cli.console import say, show_log, show_progress
-from lacunar.cli.options import instantiate, make_parser, parse
+from lacunar.cli.options import import_from_here, instantiate, make_parser, parse
 from lacunar.cli.source import COMMAND, DESCRIPTION, description_of, load_parts, parse_rates
 from lacunar.errors import ConfigError, RunError, did_you_mean
 
@@ -130,9 +129,7 @@ def run(words: Sequence[str]) -> int:
     """Train, evaluate on the test samples, save, report."""
     from lacunar.objectives import Objective
 
-    # Classes of the user's own lie where the command is run.
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    import_from_here()
     reader = parser()
     options = parse(reader, words, Objective)
     for name, example in (("data", "patients.yaml"), ("out", "runs/mce")):

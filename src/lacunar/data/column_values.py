@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ from torch import Tensor
 
 from lacunar.data.columns import KINDS, Column, DenseColumn, RaggedColumn
 from lacunar.errors import DataError
+from lacunar.rounding import rounded_away
 
 __all__ = ["column_from_values", "infer_kind", "native", "with_channel"]
+
+logger = logging.getLogger(__name__)
 
 
 def column_from_values(name: str, values: Any, present: np.ndarray | None, kind: str | None) -> Column:
@@ -61,6 +65,8 @@ def column_from_values(name: str, values: Any, present: np.ndarray | None, kind:
     stored = with_channel(f"Modality {name!r}", stored, kind)
     if kind == "tokens":
         _refuse_odd_tokens(name, stored, np.flatnonzero(observed))
+    if kind == "vector":
+        _warn_of_rounding(name, flat[observed])
     tensor = torch.as_tensor(np.ascontiguousarray(stored), dtype=torch.int64 if kind == "tokens" else torch.float32)
     position = torch.full((len(values),), -1, dtype=torch.int64)
     position[torch.from_numpy(observed)] = torch.arange(len(tensor))
@@ -128,6 +134,17 @@ def _column_from_list(name: str, values: list, present: np.ndarray | None, kind:
             rows.append(torch.as_tensor(np.array(steps), dtype=dtype))
     position = torch.tensor([i if value is not None else -1 for i, value in enumerate(rows)], dtype=torch.int64)
     return RaggedColumn(name, kind, position, rows)
+
+
+def _warn_of_rounding(name: str, values: np.ndarray) -> None:
+    lost = rounded_away(values)
+    if lost.any():
+        first = int(np.flatnonzero(lost)[0])
+        logger.warning(
+            "modality %s, value %d: numbers around %.6g differ by %.3g only, too little for the seven digits that are "
+            "kept (%d such of %d). Subtract a constant from them.",
+            name, first, float(values[:, first].mean()), float(values[:, first].std()), int(lost.sum()), len(lost),
+        )  # fmt: skip
 
 
 def _is_nothing(value: Any) -> bool:

@@ -125,7 +125,7 @@ def table_levels(spec: ModalitySpec, frame: pd.DataFrame) -> dict[str, tuple[str
     if spec.reader is not None or _is_text(spec, frame):
         return {}
     frame = _checked_frame(frame)
-    ids = np.arange(len(frame)).astype(str)
+    ids = _ids(frame, None)
     levels = {}
     for column in spec.columns:
         listed = spec.categories.get(column) or _cells(spec, column, frame[column], ids)[2]

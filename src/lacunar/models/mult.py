@@ -243,6 +243,10 @@ class MulT(Configurable, MultimodalModel):
             current["head"] = self.head
         return current
 
+    def with_parts(self, **parts: nn.Module | None) -> MultimodalModel:
+        """A :class:`MultimodalModel` of the encoders, whose pooled tokens the given parts read."""
+        return MultimodalModel(**{**MultimodalModel.configuration(self), **parts})  # type: ignore[arg-type]
+
     # ------------------------------------------------------------------ one pass over what is there
 
     def encode(self, batch: Batch) -> TokenFeatures:

@@ -80,6 +80,10 @@ class SubsetOutput:
     fused: Tensor
 
 
+#: What a subclass may do in its own way.
+_COMPUTES = ("encode", "complete", "decode", "read", "predict", "predict_pairs", "forward")
+
+
 class MultimodalModel(nn.Module):
     """One model for every subset: encoders, completion, fusion and head (Eq. 2 and 15 of MCE).
 
@@ -284,6 +288,29 @@ class MultimodalModel(nn.Module):
         """The parts by name, as :func:`lacunar.save` writes them and the constructor takes them."""
         parts = {"encoders": dict(self.named_encoders()), "completion": self.completion}
         return {**parts, "fusion": self.fusion, "head": self.head, "task": self.task, "inputs": self.inputs}
+
+    def with_parts(self, **parts: nn.Module | None) -> MultimodalModel:
+        """The model with other parts in the place of its own; all else is shared, nothing is copied.
+
+        A class that only adds a constructor gives a plain :class:`MultimodalModel` of the same parts.
+
+        Args:
+            parts: ``completion``, ``fusion`` or ``head``.
+
+        Raises:
+            ConfigError: a class with a constructor of its own that computes in its own way, too.
+        """
+        kind = type(self)
+        if kind.__init__ is not MultimodalModel.__init__:
+            own = [name for name in _COMPUTES if getattr(kind, name) is not getattr(MultimodalModel, name)]
+            if own:
+                raise ConfigError(
+                    f"{kind.__name__} has a constructor and {', '.join(own)} of its own, which a method that brings "
+                    f"{', '.join(parts)} cannot keep. Give the class a method with_parts(**parts) that returns the "
+                    "model with these parts, or train it with a method that brings none, such as Joint or MCE."
+                )
+            kind = MultimodalModel
+        return kind(**{**MultimodalModel.configuration(self), **parts})  # type: ignore[arg-type]
 
     def _check_inputs(self, batch: Batch) -> None:
         if batch.names != self.names:

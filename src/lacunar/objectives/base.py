@@ -121,7 +121,16 @@ class Objective(nn.Module):
         self.label_smoothing = label_smoothing
         self.diagnostics: dict[str, Tensor] = {}
         self.task: Task | None = None
-        self.stage: Stage = self.stages()[0]
+        self._stage: Stage | None = None
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that is on: the first one until training says otherwise."""
+        return self._stage or self.stages()[0]
+
+    @stage.setter
+    def stage(self, stage: Stage) -> None:
+        self._stage = stage
 
     @property
     def needs_references(self) -> bool:
@@ -164,12 +173,14 @@ class Objective(nn.Module):
         """The model with modules of this method in the place of its own; all else is shared, nothing is copied.
 
         For methods whose :meth:`build` gives another model. Kept as long as the model stays the same.
+
+        Raises:
+            ConfigError: a model whose own way to compute would be lost (:meth:`MultimodalModel.with_parts`).
         """
         kept = self.__dict__.get("_with_parts")
         wanted = (model, *parts.values())
         if kept is None or len(kept[0]) != len(wanted) or any(a is not b for a, b in zip(kept[0], wanted)):
-            made = MultimodalModel(**{**MultimodalModel.configuration(model), **parts})  # type: ignore[arg-type]
-            kept = wanted, made
+            kept = wanted, model.with_parts(**parts)
             # Not as a submodule: the model belongs to whoever trains it.
             object.__setattr__(self, "_with_parts", kept)
         kept[1].task = model.task

@@ -16,6 +16,7 @@ from lacunar.lattice import Pairs
 from lacunar.models.multimodal import Features, MultimodalModel, available_pairs
 from lacunar.objectives.base import Objective, available_codes, batch_mean
 from lacunar.objectives.features import feature_width
+from lacunar.objectives.placing import beside
 
 __all__ = ["GenerateRest", "GeneratingModel", "fill_features"]
 
@@ -140,8 +141,7 @@ class GenerateRest(Objective):
         if not self._given:
             from lacunar.generation.flow_transfer import FlowTransfer
 
-            device = next(iter(model.parameters())).device
-            self.generator = FlowTransfer(feature_width(model, data), len(data.names), count).to(device)
+            self.generator = beside(model, FlowTransfer(feature_width(model, data), len(data.names), count))
         freeze: Any = getattr(self.generator, "freeze", None)
         if freeze is not None:
             freeze("flows" if self.frozen else "none")

@@ -19,6 +19,7 @@ from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, Stage, available_codes, batch_mean
 from lacunar.objectives.features import feature_width, refuse_space
 from lacunar.objectives.patterns import random_patterns
+from lacunar.objectives.placing import beside
 from lacunar.objectives.ranges import Between, Ranges
 
 __all__ = ["MMIN", "Imagination"]
@@ -131,9 +132,8 @@ class MMIN(Objective):
         if M < 2:
             raise ConfigError(f"MMIN imagines one modality from others: expected at least 2, got {M}.")
         refuse_space(self, model, data)
-        device = next(iter(model.parameters())).device
-        self.network = Imagination(feature_width(model, data), M, self.blocks).to(device)
-        self.head = unimodal_head(model.head, self.network.out_features).to(device)
+        self.network = beside(model, Imagination(feature_width(model, data), M, self.blocks))
+        self.head = beside(model, unimodal_head(model.head, self.network.out_features))
         if self.with_teacher:
             self.teacher = copy.deepcopy(model.encoders).requires_grad_(False)
 

@@ -15,6 +15,7 @@ from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, available_codes, batch_mean
 from lacunar.objectives.features import feature_width
+from lacunar.objectives.placing import beside
 from lacunar.objectives.ranges import Between, Ranges
 from lacunar.parallel import total
 
@@ -103,7 +104,7 @@ class PASSION(Objective):
             raise ConfigError(f"PASSION compares modalities: expected at least 2, got {', '.join(data.names)}.")
         device = next(iter(model.parameters())).device
         if self.separate > 0:
-            self.head = unimodal_head(model.head, feature_width(model, data)).to(device)
+            self.head = beside(model, unimodal_head(model.head, feature_width(model, data)))
         weight = len(data) / data.availability.clamp(min=1).to(torch.get_default_dtype())
         self.register_buffer("rate_weight", weight.to(device))
         self.register_buffer("balance", torch.ones(M, device=device))

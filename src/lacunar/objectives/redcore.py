@@ -16,6 +16,7 @@ from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, available_codes, batch_mean
 from lacunar.objectives.features import feature_width, refuse_space
+from lacunar.objectives.placing import beside
 from lacunar.objectives.ranges import Between, Ranges
 from lacunar.parallel import total
 
@@ -152,8 +153,8 @@ class RedCore(Objective):
         refuse_space(self, model, data)
         device = next(iter(model.parameters())).device
         width = feature_width(model, data)
-        self.imputer = VariationalImputer(width, M, self.blocks, self.sample_at_test).to(device)
-        self.heads = nn.ModuleList([unimodal_head(model.head, width) for _ in range(M)]).to(device)
+        self.imputer = beside(model, VariationalImputer(width, M, self.blocks, self.sample_at_test))
+        self.heads = beside(model, nn.ModuleList([unimodal_head(model.head, width) for _ in range(M)]))
         self.register_buffer("beta", torch.ones(M, device=device))
         self.register_buffer("error", torch.zeros(M, device=device))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64, device=device))

@@ -17,6 +17,7 @@ from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, Stage, available_codes, batch_mean
 from lacunar.objectives.features import feature_width
 from lacunar.objectives.patterns import random_subsets
+from lacunar.objectives.placing import beside
 from lacunar.objectives.ranges import Between, Ranges
 
 __all__ = ["ShaSpec", "SharedSpecific"]
@@ -134,10 +135,9 @@ class ShaSpec(Objective):
         M = len(data.names)
         if M < 2:
             raise ConfigError(f"ShaSpec shares between modalities: expected at least 2, got {', '.join(data.names)}.")
-        device = next(iter(model.parameters())).device
         width = feature_width(model, data)
-        self.views = SharedSpecific(width, M, "mean" if self.variant == "paper" else "first").to(device)
-        self.domain_head = nn.Linear(width, M).to(device)
+        self.views = beside(model, SharedSpecific(width, M, "mean" if self.variant == "paper" else "first"))
+        self.domain_head = beside(model, nn.Linear(width, M))
 
     def build(self, model: nn.Module) -> nn.Module:
         assert isinstance(model, MultimodalModel)

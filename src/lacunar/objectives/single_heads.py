@@ -10,6 +10,7 @@ from torch import nn
 from lacunar.errors import ConfigError
 from lacunar.models.heads import unimodal_head
 from lacunar.models.multimodal import MultimodalModel
+from lacunar.objectives.placing import beside
 
 __all__ = ["listed_heads", "single_heads"]
 
@@ -34,7 +35,7 @@ def listed_heads(method: str, heads: Any) -> tuple[nn.ModuleList | None, tuple[s
 def single_heads(
     method: str, heads: nn.ModuleList | None, given_for: tuple[str, ...], model: MultimodalModel, width: int
 ) -> nn.ModuleList:
-    """The given heads, or new ones in the manner of the model's own for every setup, on its device.
+    """The given heads, or new ones in the manner of the model's own for every setup, placed beside it.
 
     Args:
         method: name of the objective.
@@ -50,4 +51,4 @@ def single_heads(
         raise ConfigError(f"{method}: heads are for {given_for}, the data have {model.names}.")
     if heads is None or not given_for:
         heads = nn.ModuleList([unimodal_head(model.head, width) for _ in model.names])
-    return heads.to(next(iter(model.parameters())).device)
+    return beside(model, heads)

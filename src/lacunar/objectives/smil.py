@@ -21,6 +21,7 @@ from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, Stage, available_codes, batch_mean
 from lacunar.objectives.features import feature_width, refuse_space
 from lacunar.objectives.patterns import random_patterns
+from lacunar.objectives.placing import beside
 from lacunar.objectives.ranges import Between, Ranges
 from lacunar.parallel import total
 
@@ -58,6 +59,10 @@ class MetaFusion(Configurable):
         self.raise_hidden = nn.Linear(width, hidden)
         self.dropout = nn.Dropout(dropout)
         self.out_features = hidden
+
+    def imputing(self) -> set[nn.Parameter]:
+        """Parameters of the networks that weigh prototypes and raise features."""
+        return {p for part in (self.weigh, self.raise_features, self.raise_hidden) for p in part.parameters()}
 
     def impute(self, h: Tensor, present: Tensor) -> Tensor:
         """All modalities ``(P, M, C)``: those that are there, and the rest from prototypes."""
@@ -181,9 +186,9 @@ class SMIL(Objective):
         refuse_space(self, model, data)
         device = next(iter(model.parameters())).device
         width = feature_width(model, data)
-        self.fusion = MetaFusion(width, M, min(self.prototypes, complete), self.hidden).to(device)
-        self.head = unimodal_head(model.head, self.hidden).to(device)
-        self.heads = nn.ModuleList([unimodal_head(model.head, width) for _ in range(M)]).to(device)
+        self.fusion = beside(model, MetaFusion(width, M, min(self.prototypes, complete), self.hidden))
+        self.head = beside(model, unimodal_head(model.head, self.hidden))
+        self.heads = beside(model, nn.ModuleList([unimodal_head(model.head, width) for _ in range(M)]))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64, device=device))
 
     def build(self, model: nn.Module) -> nn.Module:
@@ -236,9 +241,9 @@ class SMIL(Objective):
             return {"task": batch_mean(self.losses(traced(batch)[0], self._target(batch)))}
         some = some if here[0] > 0 else whole
         idle = _idle(predictor, some)
-        slow = {
-            name: p for name, p in traced.named_parameters() if p.requires_grad and p not in idle and not _imputes(name)
-        }
+        assert self.fusion is not None
+        still = idle | self.fusion.imputing()
+        slow = {name: p for name, p in traced.named_parameters() if p.requires_grad and p not in still}
         # Recurrent layers and attention have a second derivative only outside the fused kernels.
         with torch.backends.cudnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
             inner = batch_mean(self.losses(traced(some)[0], self._target(some)))
@@ -266,11 +271,6 @@ class SMIL(Objective):
 
     def extra_repr(self) -> str:
         return f"prototypes={self.prototypes}, match={self.match}, second_order={self.second_order}"
-
-
-def _imputes(name: str) -> bool:
-    """Whether a parameter belongs to the networks that impute and raise."""
-    return any(part in name for part in (".weigh.", ".raise_features.", ".raise_hidden."))
 
 
 def _idle(model: MultimodalModel, batch: Batch) -> set[nn.Parameter]:

@@ -17,6 +17,7 @@ from lacunar.models.multimodal import MultimodalModel
 from lacunar.objectives.base import Objective, available_codes, batch_mean
 from lacunar.objectives.features import feature_width, refuse_space
 from lacunar.objectives.patterns import random_patterns
+from lacunar.objectives.placing import beside
 from lacunar.objectives.ranges import Between, OneOf, Ranges
 
 __all__ = ["BottleneckFusion", "Translator", "UniMF", "fusion_attention", "translation_attention"]
@@ -277,11 +278,10 @@ class UniMF(Objective):
         if M < 2:
             raise ConfigError(f"UniMF translates between modalities: expected at least 2, got {M}.")
         refuse_space(self, model, data)
-        device = next(iter(model.parameters())).device
         sizes = feature_width(model, data), M, self.tokens, self.width, 8, self.layers, self.dropout
-        self.translator = Translator(*sizes).to(device)
-        self.fusion = BottleneckFusion(*sizes).to(device)
-        self.head = unimodal_head(model.head, self.width).to(device)
+        self.translator = beside(model, Translator(*sizes))
+        self.fusion = beside(model, BottleneckFusion(*sizes))
+        self.head = beside(model, unimodal_head(model.head, self.width))
 
     def build(self, model: nn.Module) -> nn.Module:
         assert isinstance(model, MultimodalModel)

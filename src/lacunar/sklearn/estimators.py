@@ -22,7 +22,7 @@ from lacunar.data.dataset import MultimodalDataset
 from lacunar.data.frame import from_frame, table_levels
 from lacunar.data.modality_spec import parse_modalities
 from lacunar.errors import ConfigError, DataError, did_you_mean
-from lacunar.sklearn.inputs import ModalityFrame, Positions, by_first_level, flat, named, says_nothing
+from lacunar.sklearn.inputs import ModalityFrame, Positions, by_first_level, flat, named, says_nothing, with_ids
 
 __all__ = ["MultimodalClassifier", "MultimodalRegressor"]
 
@@ -83,6 +83,12 @@ class _Multimodal(BaseEstimator):
         data = self._data(X, y, groups, self._task)
         if not isinstance(self.validation, Real) or not 0 < self.validation < 1:
             raise ConfigError(f"validation: expected a share of the samples in (0, 1), got {self.validation!r}.")
+        never = [name for name, there in zip(data.names, data.present.any(0).tolist()) if not there]
+        if never:
+            raise DataError(
+                f"Modality {never[0]!r} is absent from every sample: nothing can be learned about it. Leave it out "
+                f"{'of the dictionary' if isinstance(X, ModalityFrame) else 'of modalities='}."
+            )
         seed = _seed(self.random_state)
         nothing = torch.zeros(len(data), dtype=torch.bool)
         self.absent_ = {name: column.hide(nothing) for name, column in data.columns.items()}
@@ -208,7 +214,7 @@ class _Multimodal(BaseEstimator):
         elif isinstance(where, Positions):
             values = where.cut(X)
         elif isinstance(X, pd.DataFrame):
-            values = from_frame(flat(X).reset_index(drop=True), where, keep_empty=True).columns
+            values = from_frame(with_ids(flat(X)), where, keep_empty=True).columns
         else:
             raise DataError(f"Expected a frame with the columns of fit, got {type(X).__name__}.")
         if self.absent_:
@@ -266,7 +272,8 @@ class MultimodalClassifier(ClassifierMixin, _Multimodal):
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probability of each class, ``(N, classes)``."""
         table = self._table(X)
-        return table[[f"probability_{label}" for label in self.model_.task.classes]].to_numpy()
+        found = table[[f"probability_{label}" for label in self.model_.task.classes]].to_numpy(dtype=np.float64)
+        return found / found.sum(axis=1, keepdims=True)  # networks round in single precision
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy."""

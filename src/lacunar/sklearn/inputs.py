@@ -12,7 +12,7 @@ from torch import Tensor
 from lacunar.data.columns import Column
 from lacunar.errors import ConfigError, DataError
 
-__all__ = ["ModalityFrame", "Positions", "by_first_level", "flat", "named", "says_nothing"]
+__all__ = ["ModalityFrame", "Positions", "by_first_level", "flat", "named", "says_nothing", "with_ids"]
 
 
 class ModalityFrame:
@@ -146,3 +146,9 @@ def named(X: Any) -> Any:
             "sample X[None]; arrays of more dimensions go into a dictionary of modalities."
         )
     return table
+
+
+def with_ids(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame whose index names each row: its own, or positions where labels repeat, as resampled rows have them."""
+    labels = pd.Index([str(label) for label in frame.index])
+    return frame if labels.is_unique else frame.reset_index(drop=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lacunar.errors import ConfigError, DataError
+from lacunar.rounding import rounded_away
 from lacunar.tasks.base import Task, as_array
 
 if TYPE_CHECKING:
@@ -74,6 +75,17 @@ class Regression(Task):
             raise DataError(
                 f"target, row {int(broken[0][0])}: expected a finite number, got {numbers[tuple(broken[0])]} "
                 f"({len(broken)} such entries). Leave out samples without a target."
+            )
+        columns = numbers.reshape(len(numbers), self.n_outputs)
+        lost = rounded_away(columns, None if self.std is None else self.std.numpy())
+        if lost.any():
+            where = int(np.flatnonzero(lost)[0])
+            column = columns[:, where]
+            which = f", output {where}" if self.n_outputs > 1 else ""
+            raise DataError(
+                f"target{which}: values around {column.mean():.6g} differ by {column.std():.3g} only, too little for "
+                f"the seven digits that are kept. Subtract a constant, such as {np.median(column):.0f}, and add it to "
+                "predictions."
             )
         return torch.from_numpy(numbers.astype(np.float32))
 

@@ -48,7 +48,7 @@ class EpochKeeper(pl.Callback):
         self.open_log, self.make_validator = open_log, validator
         self.selection, self.validate_every, self.decay = selection, validate_every, average
         self.averaged: AveragedWeights | None = None
-        self.log: RunLog | None = None
+        self.run_log: RunLog | None = None
         self.validator: Validator | None = None
         self.finished_epochs = 0
         self.seconds = 0.0
@@ -68,8 +68,8 @@ class EpochKeeper(pl.Callback):
         assert isinstance(pl_module, ObjectiveModule)
         if self.averaged is not None:
             self.averaged.start()
-        self.log = self.open_log(self._offsets)
-        pl_module.run_log, pl_module.batches_seen = self.log, self._batches_seen
+        self.run_log = self.open_log(self._offsets)
+        pl_module.run_log, pl_module.batches_seen = self.run_log, self._batches_seen
         self.validator = self.make_validator(trainer.global_rank, trainer.world_size)
         self._steps = trainer.global_step
 
@@ -85,9 +85,9 @@ class EpochKeeper(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, ObjectiveModule)
-        assert self.log is not None
+        assert self.run_log is not None
         module, epoch = pl_module, pl_module._prepared
-        self.log.flush()
+        self.run_log.flush()
         trained = time.perf_counter()
         reseed(module.device, module.seed, "epoch end", epoch)
         module.objective.on_epoch_end(module.model, module.data, epoch)
@@ -110,8 +110,8 @@ class EpochKeeper(pl.Callback):
         self.seconds += now - self._began
         times = {"seconds": now - self._began, "training": trained - self._began, "validation": now - trained}
         head = {"epoch": epoch, "steps": trainer.global_step, "batches": module.batches_seen}
-        self.last = self.log.epoch(head, tail, times)
-        self._offsets, self._batches_seen = self.log.sync(), module.batches_seen
+        self.last = self.run_log.epoch(head, tail, times)
+        self._offsets, self._batches_seen = self.run_log.sync(), module.batches_seen
         if self.selection.stop:
             trainer.should_stop = True
 
@@ -123,12 +123,12 @@ class EpochKeeper(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.interrupted = isinstance(exception, KeyboardInterrupt)
-        if self.log is not None and not isinstance(exception, LacunarError):
-            self.log.close()
+        if self.run_log is not None and not isinstance(exception, LacunarError):
+            self.run_log.close()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if self.log is not None:
-            self.log.close()
+        if self.run_log is not None:
+            self.run_log.close()
 
     def state_dict(self) -> dict[str, Any]:
         return {

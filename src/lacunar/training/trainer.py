@@ -158,8 +158,8 @@ class Training:
         if selection.weights is None:
             raise RunError("Training ended before its first epoch was finished.")
         self.load(selection.weights)
-        if self.keeper.log is not None:
-            self.lines = self.keeper.log.log.lines
+        if self.keeper.run_log is not None:
+            self.lines = self.keeper.run_log.log.lines
 
     def _result(self) -> dict[str, Any]:
         selection = self.keeper.selection
