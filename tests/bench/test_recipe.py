@@ -144,6 +144,7 @@ def test_names_that_yaml_takes_for_numbers_are_names(tmp_path):
     [
         ({"fit": {"max_epoch": 3}}, "fit: unknown key 'max_epoch'. Did you mean 'max_epochs'"),
         ({"fit": {"seed": 3}}, "fit: unknown key 'seed'"),
+        ({"fit": {"max_epochs": -3}}, "fit: max_epochs: expected a whole number of at least 1, got -3"),
         (
             {"methods": {"m": {"objective": "Redcore"}}},
             "method 'm': Unknown objective 'Redcore'. Did you mean 'RedCore'",
@@ -305,6 +306,21 @@ def test_a_description_is_a_problem_wherever_it_lies(tmp_path):
     (tmp_path / "there" / "patients.yaml").write_text(text.replace("val: 0.2, test: 0.2", "val: 0.4"))
     with pytest.raises(DataError, match="mine: the data have no test part"):
         load_problem(read_recipe(tmp_path / "there" / "r.yaml")[0])
+
+
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        ({"only": ["blood", "survy"]}, "only: unknown modality 'survy'. Did you mean 'survey'"),
+        ({"rates": {"bood": 0.5}}, "rates: unknown modality 'bood'. Did you mean 'blood'"),
+        ({"settings": {"hard": {"nope": 0.5}}}, "setting 'hard': unknown modality 'nope'"),
+    ],
+)
+def test_modalities_of_a_description_are_known(tmp_path, problem, message):
+    for file in PATIENTS.parent.glob("patients.*"):
+        shutil.copy(file, tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(put(tmp_path / "r.yaml", problems={"mine": {"dataset": "patients.yaml"} | problem}))
 
 
 def test_cells_change_with_what_a_description_says_and_with_its_table(tmp_path):

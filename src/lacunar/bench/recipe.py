@@ -103,6 +103,11 @@ def _cells(recipe: Mapping[str, Any], methods: Mapping[str, Any], tuned: Tuned, 
         text = keywords(problem.get("text"), text_vectors, f"{where}, text", but=("data", "rows"))
         only = names(problem["only"], f"{where}, only") if problem.get("only") else []
         settings = _settings(problem, own_settings, where)
+        if description:
+            has = list(description["says"]["modalities"])
+            of_known(only, has, f"{where}, only", "modality")
+            for setting, (rates, _) in settings.items():
+                of_known(rates, has, f"{where}, {f'setting {setting!r}' if setting else 'rates'}", "modality")
         chosen = names(problem["methods"], f"{where}, methods") if "methods" in problem else list(methods)
         of_known(chosen, methods, where, "method")
         for setting, (rates, more) in settings.items():
@@ -178,9 +183,14 @@ def _method(given: Any, shared: Mapping[str, Any], where: str) -> dict[str, Any]
 def _fit(given: Any, where: str) -> Mapping[str, Any]:
     if not given:
         return {}
-    from lacunar.training.fit import fit
+    from lacunar.training.fit import fit, options_of
 
-    return keywords(given, fit, where, but=_OURS)
+    found = keywords(given, fit, where, but=_OURS)
+    try:
+        options_of(found).checked(samples=1)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return found
 
 
 def _dataset(problem: Mapping[str, Any], path: Path, where: str) -> tuple[str, Mapping[str, Any]]:

@@ -187,12 +187,12 @@ def train_together(cells: Sequence[Cell], models: Sequence[MultimodalModel]) -> 
         ConfigError: a model that cannot be stacked, or an argument out of range.
     """
     from lacunar.training.averaging import AveragedWeights
+    from lacunar.training.fit import options_of
     from lacunar.training.module import make_optimizer
-    from lacunar.training.options import TrainingOptions
     from lacunar.training.sampler import GlobalBatches, derive_seed
 
     count = len(cells[0].train)
-    options = _options(cells[0].fit, cells[0].seed, TrainingOptions).checked(count)
+    options = options_of(cells[0].fit, cells[0].seed).checked(count)
     assert options.max_epochs is not None and options.batch_size is not None
     bundle = Bundle(cells, models)
     train, val = Samples(cells, [cell.train for cell in cells]), Samples(cells, [cell.val for cell in cells])
@@ -244,16 +244,6 @@ def train_together(cells: Sequence[Cell], models: Sequence[MultimodalModel]) -> 
     chosen.load()
     bundle.give_back()
     return chosen.epoch.tolist()
-
-
-def _options(fit: Mapping[str, Any], seed: int, kind: Any) -> Any:
-    """What fit would do when it is left to its defaults, with what was given."""
-    import inspect
-
-    from lacunar.training.fit import fit as function
-
-    usual = {name: part.default for name, part in inspect.signature(function).parameters.items()}
-    return kind(**{name: fit.get(name, usual[name]) for name in kind.names() if name != "seed"}, seed=seed)
 
 
 @torch.no_grad()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from lacunar.data.splits import Splits
     from lacunar.models.references import References
 
-__all__ = ["Run", "fit", "load_run"]
+__all__ = ["Run", "fit", "load_run", "options_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -207,6 +208,13 @@ def _wants_experts(asked: bool | None, objective: Objective, found: References |
         usable = found is not None and found.out_of_fold and data.train.task.kind != "segmentation"  # type: ignore[union-attr]
         return usable and getattr(objective, "references", None) is not None
     return asked
+
+
+def options_of(arguments: Mapping[str, Any], seed: int = 0) -> TrainingOptions:
+    """How :func:`fit` trains with these arguments: its defaults hold for the rest. They are not checked yet."""
+    usual = {name: part.default for name, part in inspect.signature(fit).parameters.items()}
+    every = {**usual, **arguments, "seed": seed}
+    return TrainingOptions(**{name: every[name] for name in TrainingOptions.names()})
 
 
 def _check_data(data: Any) -> None:
