@@ -45,7 +45,7 @@ def test_it_learns_and_says_so(world, fitted):
     assert chance.shape == (90, 3)
     np.testing.assert_allclose(chance.sum(1), 1, atol=1e-6)
     assert (fitted.classes_[chance.argmax(1)] == fitted.predict(X)).all()
-    assert set(fitted.classes_) == {"no", "yes", "maybe"}
+    assert set(fitted.classes_) == {"no", "yes", "maybe"} and fitted.predict(X).dtype == fitted.classes_.dtype
     assert list(fitted.feature_names_in_) == list(X.columns)
     assert set(fitted.evaluate(X, y, bootstrap=0).frame.index) == {"none", "a", "b", "a+b"}
 

@@ -269,6 +269,10 @@ class MultimodalClassifier(ClassifierMixin, _Multimodal):
     def _after_fit(self) -> None:
         self.classes_ = np.asarray(self.model_.task.classes)
 
+    def predict(self, X: Any) -> np.ndarray:
+        """The label of each sample, one of ``classes_``; the most frequent one where a sample has nothing."""
+        return super().predict(X).astype(self.classes_.dtype)
+
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probability of each class, ``(N, classes)``."""
         table = self._table(X)
