@@ -18,7 +18,7 @@ from lacunar.objectives import available
 from lacunar.objectives.base import Objective, batch_mean
 from lacunar.objectives.mmin import random_patterns
 from lacunar.objectives.ogm import alone
-from lacunar.objectives.smil import _imputes, _rows, _Traced
+from lacunar.objectives.smil import _rows, _Traced
 
 __all__ = ["FLOORS", "Floor", "run"]
 
@@ -244,7 +244,8 @@ def _smil(like, model: MultimodalModel, batch: Batch, target: Tensor) -> list[Te
     some, whole = _rows(batch, ~complete), _rows(batch, complete)
     if not len(some) or not len(whole):
         return [batch_mean(like.losses(traced(batch)[0], target))]
-    slow = {name: p for name, p in traced.named_parameters() if p.requires_grad and not _imputes(name)}
+    still = like.fusion.imputing()
+    slow = {name: p for name, p in traced.named_parameters() if p.requires_grad and p not in still}
     inner = batch_mean(like.losses(traced(some)[0], target[~complete]))
     gradients = torch.autograd.grad(inner, list(slow.values()), create_graph=True, retain_graph=True, allow_unused=True)
     fast = {name: p if g is None else p - 1e-3 * g for (name, p), g in zip(slow.items(), gradients)}
