@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import yaml
+from joblib.externals.loky import get_reusable_executor
 
 from lacunar.cli import main
 
@@ -98,6 +99,7 @@ def test_a_method_that_lies_where_the_command_is_run(place, tmp_path, monkeypatc
     )
     content = {**RECIPE, "methods": {"mine": {"objective": "mine.Mine", "fit": {"max_epochs": 1}}}}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    get_reusable_executor().shutdown()  # workers of earlier tests have their own path; a command has none yet
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])  # as an installed command has it
     try:

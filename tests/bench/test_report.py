@@ -409,16 +409,17 @@ def test_parts_of_a_method_are_shown_and_not_ranked(tmp_path):
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        (5, "expected a table with title, source and numbers, got 5"),
-        ({"numbers": 5}, "numbers: expected columns for each method"),
-        ({"numbers": {"joint": {"mean": "n/a"}}}, "joint, mean: expected a number, or null where .* got 'n/a'"),
-        ({"numbers": {"joint": {"mean": True}}}, "expected a number"),
+        (5, ": expected a mapping from names to values, got 5"),
+        ({"numbers": 5}, ", numbers: expected a mapping from names to values, got 5"),
+        ({"numbers": {"joint": 5}}, ", joint: expected a mapping from names to values, got 5"),
+        ({"numbers": {"joint": {"mean": "n/a"}}}, ", joint, mean: expected a number, or null where .* got 'n/a'"),
+        ({"numbers": {"joint": {"mean": True}}}, ", joint, mean: expected a number"),
     ],
 )
 def test_reported_numbers_are_numbers(tmp_path, table, expected):
     path = tmp_path / "reported.yaml"
     path.write_text(yaml.safe_dump([{"title": "t", "source": "s", **table} if isinstance(table, dict) else table]))
-    with pytest.raises(ConfigError, match=rf"table 1: .*{expected}"):
+    with pytest.raises(ConfigError, match=f"table 1{expected}"):
         read_reported(path)
     path.write_text(yaml.safe_dump([{"title": "t", "source": "s", "numbers": {"joint": {"mean": None, "min": 1}}}]))
     assert read_reported(path)[0].numbers.isna().sum().sum() == 1

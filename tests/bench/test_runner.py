@@ -156,13 +156,21 @@ def test_refusals_and_failures_are_told_apart(tmp_path, capsys):
 
 def test_time_left_knows_slow_methods():
     cells = [Cell("p", "digits", method, seed) for method in ("slow", "fast") for seed in range(3)]
-    clock = TimeLeft(cells)
-    assert clock.ended(cells[0], {"seconds": 60.0}) == pytest.approx(60 * 5)
-    assert clock.ended(cells[3], {"seconds": 2.0}) == pytest.approx(2 * 60 + 2 * 2)
-    clock.workers = 2
-    assert clock.ended(cells[4], {"seconds": 2.0}) == pytest.approx((2 * 60 + 2) / 2)
-    clock.workers = 8  # three cells are open, and none is shared
-    assert clock.ended(cells[5], {"seconds": 2.0}) == pytest.approx(2 * 60 / 2)
+    left = TimeLeft(cells)
+    assert left.seconds is None
+    left.ended(cells[0], {"seconds": 60.0})
+    assert left.seconds == pytest.approx(60 * 5)
+    left.ended(cells[3], {"seconds": 2.0})
+    assert left.seconds == pytest.approx(2 * 60 + 2 * 2)
+    left.workers = 2
+    left.ended(cells[4], {"seconds": 2.0})
+    assert left.seconds == pytest.approx((2 * 60 + 2) / 2)
+    left.workers = 8  # three cells are open, and none is shared
+    left.ended(cells[5], {"seconds": 2.0})
+    assert left.seconds == pytest.approx(2 * 60 / 2)
+    left.ended(cells[1], None)
+    left.ended(cells[2], None)
+    assert left.seconds == 0
 
 
 @pytest.mark.parametrize(

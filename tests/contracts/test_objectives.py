@@ -10,7 +10,8 @@ from tests.helpers import first_batch, fixed_references, gradients, small_model,
 from lacunar.data.arrays import from_arrays
 from lacunar.data.dataset import MultimodalDataset
 from lacunar.errors import DataError
-from lacunar.objectives import available
+from lacunar.objectives import Joint, available
+from lacunar.objectives.base import Stage
 from lacunar.tasks import Classification
 
 VARIANTS = {f"MCE {name}": {"variant": f"released-{name}"} for name in ("digits", "iemocap", "nuscenes")}
@@ -46,13 +47,13 @@ def data_for(method, M, **options):
     return vectors(M, **options | ({"missing": 0.0} if method in COMPLETE else {}))
 
 
-def ready(method, data, **options):
+def ready(method, data, precision=torch.float32, **options):
     kind = available()[method.split()[0]]
     options |= VARIANTS.get(method, {})
     if "references" in inspect.signature(kind).parameters:
         options["references"] = fixed_references(data)
     torch.manual_seed(0)
-    model, objective = small_model(data), kind(**options)
+    model, objective = small_model(data).to(precision), kind(**options)
     objective.setup(model, data)
     if method in LAST:
         objective.stage = objective.stages()[-1]
@@ -391,16 +392,19 @@ def test_t10_diagnostics_rank_modalities_by_what_they_carry(M, method, shows):
 @every_method
 def test_modules_of_a_method_are_as_precise_as_the_model(method):
     data = data_for(method, 2)
-    kind = available()[method.split()[0]]
-    options = dict(VARIANTS.get(method, {}))
-    if "references" in inspect.signature(kind).parameters:
-        options["references"] = fixed_references(data)
-    torch.manual_seed(0)
-    model, objective = small_model(data).double(), kind(**options)
-    objective.setup(model, data)
-    if method in LAST:
-        objective.stage = objective.stages()[-1]
-        objective.on_stage_start(model, data, objective.stage)
+    model, objective = ready(method, data, torch.float64)
     terms, _ = step(model, objective, first_batch(data))
     assert torch.isfinite(sum(terms.values()))
     assert all(parameter.dtype == torch.float64 for parameter in objective.parameters())
+
+
+def test_arguments_that_stages_read_may_be_kept_late():
+    class Warm(Joint):
+        def __init__(self, warmup: float = 0.2):
+            super().__init__()
+            self.warmup = warmup
+
+        def stages(self):
+            return Stage("warm-up", self.warmup), Stage("train")
+
+    assert Warm(0.5).stage == Stage("warm-up", 0.5)

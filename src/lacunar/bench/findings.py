@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from lacunar.bench.checks import found_in
+from lacunar.bench.checks import found_in, mapping
 from lacunar.bench.course import courses, factors
 from lacunar.bench.footing import apart, described
 from lacunar.bench.probing import fused, probed
@@ -210,26 +210,19 @@ def read_reported(path: str | Path) -> list[Reported]:
     return [_reported(table, f"{path}, table {number}") for number, table in enumerate(content, 1)]
 
 
-def _reported(table: Mapping[str, Any], where: str) -> Reported:
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"{where}: expected a table with title, source and numbers, got {table!r}.")
-    for key in table:
-        if key not in _REPORTED:
-            raise ConfigError(f"{where}: unknown key {key!r}.{did_you_mean(key, _REPORTED)}")
+def _reported(given: Any, where: str) -> Reported:
+    table = mapping(given, where, _REPORTED)
     for key in ("title", "source", "numbers"):
         if not table.get(key):
             raise ConfigError(f"{where}: expected {key}; a number without it cannot be shown.")
-    given = table["numbers"]
-    if not isinstance(given, Mapping) or not all(isinstance(row, Mapping) for row in given.values()):
-        raise ConfigError(
-            f"{where}: numbers: expected columns for each method, such as {{MCE: {{mean: 71.2}}}}, got {given!r}."
-        )
-    for row, cells in given.items():
-        for column, number in cells.items():
+    numbers = {}
+    for row, cells in mapping(table["numbers"], f"{where}, numbers").items():
+        numbers[row] = mapping(cells, f"{where}, {row}")
+        for column, number in numbers[row].items():
             if number is not None and (isinstance(number, bool) or not isinstance(number, (int, float))):
                 raise ConfigError(
-                    f"{where}: {row}, {column}: expected a number, or null where the paper has none, got {number!r}."
+                    f"{where}, {row}, {column}: expected a number, or null where the paper has none, got {number!r}."
                 )
-    numbers = pd.DataFrame.from_dict(dict(given), orient="index").astype(float)
+    frame = pd.DataFrame.from_dict(numbers, orient="index").astype(float)
     texts = {key: str(table.get(key) or "") for key in ("short", "title", "source", "note")}
-    return Reported(**texts, numbers=numbers, rows=str(table.get("rows") or "method"))
+    return Reported(**texts, numbers=frame, rows=str(table.get("rows") or "method"))

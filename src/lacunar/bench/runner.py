@@ -95,12 +95,16 @@ def run_cells(
             raise ConfigError(f"{name}: expected a whole number of at least 1, got {value}.")
     store = Store(Path(folder).resolve())
     store.sweep()
-    kept = [(cell, store.find(cell.key)) for cell in cells]
-    waiting = [cell for cell, result in kept if result is None]
-    finished = [(cell, result) for cell, result in kept if result is not None]
+    left, waiting = TimeLeft(cells), []
+    for cell in cells:
+        result = store.find(cell.key)
+        if result is None:
+            waiting.append(cell)
+        else:
+            left.ended(cell, result)
     until = time.time() + limit if limit else 0.0
     with _backend(cluster, n_jobs, threads) as (jobs, workers):
-        clock = TimeLeft(waiting, finished, workers)
+        left.workers = workers
         # One cell a task: what is lost with a worker is what it was just running.
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
         run = uuid.uuid4().hex
@@ -114,8 +118,8 @@ def run_cells(
                         elsewhere.append(cell)
                         continue
                     done += 1
-                    left = clock.ended(cell, result)
-                    yield Step(cell, done, len(waiting), left, result, problem, failed)
+                    left.ended(cell, result)
+                    yield Step(cell, done, len(waiting), left.seconds, result, problem, failed)
         except TerminatedWorkerError as error:
             raise RunError(
                 "A worker process died, as processes do when memory runs out. What is finished is kept: run again, "

@@ -15,33 +15,31 @@ class TimeLeft:
     """Expects of a cell what such cells took: the same method on the same problem, where there is one.
 
     Args:
-        waiting: cells that are to run.
-        finished: cells that did, each with its result.
+        cells: all cells of a run.
+
+    Attributes:
         workers: cells at a time.
     """
 
-    def __init__(
-        self, waiting: Iterable[Cell], finished: Iterable[tuple[Cell, Mapping[str, Any]]] = (), workers: int = 1
-    ):
-        self.workers = workers
-        self._open = {cell.key: cell for cell in waiting}
+    def __init__(self, cells: Iterable[Cell]):
+        self.workers = 1
+        self._open = {cell.key: cell for cell in cells}
         self._seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for cell, result in finished:
-            self._learn(cell, result)
 
-    def ended(self, cell: Cell, result: Mapping[str, Any] | None) -> float | None:
-        """Note a cell, and estimate the seconds left for the others; None while nothing is known."""
+    def ended(self, cell: Cell, result: Mapping[str, Any] | None) -> None:
+        """Note a cell that is over, now or in an earlier run, and what came out; None where nothing did."""
         self._open.pop(cell.key, None)
         if result is not None:
-            self._learn(cell, result)
+            self._seconds[cell.data_name, cell.method].append(float(result["seconds"]))
+
+    @property
+    def seconds(self) -> float | None:
+        """For the cells that are not over; None while nothing is known."""
         if not self._open:
             return 0.0
         if not self._seconds:
             return None
         return sum(self._expected(cell) for cell in self._open.values()) / min(self.workers, len(self._open))
-
-    def _learn(self, cell: Cell, result: Mapping[str, Any]) -> None:
-        self._seconds[cell.data_name, cell.method].append(float(result["seconds"]))
 
     def _expected(self, cell: Cell) -> float:
         """Mean of such cells; else of this problem, else of this method, else of all."""

@@ -52,7 +52,7 @@ def column_from_values(name: str, values: Any, present: np.ndarray | None, kind:
             f"Modality {name!r}, row {row}: the presence table says present, but every value is NaN. "
             "Correct the table, or leave it out so that all-NaN rows count as absent."
         )
-    stored = values[observed]
+    exact = stored = values[observed]
     if values.dtype.kind == "f":
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
             stored = stored.astype(np.float32)
@@ -66,7 +66,7 @@ def column_from_values(name: str, values: Any, present: np.ndarray | None, kind:
     if kind == "tokens":
         _refuse_odd_tokens(name, stored, np.flatnonzero(observed))
     if kind == "vector":
-        _warn_of_rounding(name, flat[observed])
+        _warn_of_rounding(name, exact.reshape(len(exact), width))
     tensor = torch.as_tensor(np.ascontiguousarray(stored), dtype=torch.int64 if kind == "tokens" else torch.float32)
     position = torch.full((len(values),), -1, dtype=torch.int64)
     position[torch.from_numpy(observed)] = torch.arange(len(tensor))

@@ -150,5 +150,4 @@ def named(X: Any) -> Any:
 
 def with_ids(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame whose index names each row: its own, or positions where labels repeat, as resampled rows have them."""
-    labels = pd.Index([str(label) for label in frame.index])
-    return frame if labels.is_unique else frame.reset_index(drop=True)
+    return frame if frame.index.map(str).is_unique else frame.reset_index(drop=True)
