@@ -80,6 +80,7 @@ def test_a_full_page_says_everything(folder, table, splits):
     for heading in headings:
         assert heading in said
     assert "A missing rate is the fraction of samples in which a modality is absent" in said
+    assert "The drop is against all modalities, on the samples that have them all" in said
     assert f"{table.mean:.3f}" in said
     assert f"{table.full:.3f}" in said
     assert f"{table.worst.score:.3f}" in said

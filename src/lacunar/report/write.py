@@ -279,6 +279,8 @@ def _assumptions(table: SubsetTable | None, data: DataSummary | None, part: str,
         )
         lines.append("The worst of many subsets is picked after looking, so its score is a little pessimistic.")
         lines.append("Each subset is scored on the samples that have all of it; its other modalities are hidden.")
+        if len(table) > 2:
+            lines.append("The drop is against all modalities, on the samples that have them all, which may be fewer.")
     if data is not None and data.presence.get("law") == "not-at-random":
         lines.append("What is missing depends on the samples here: scores on other patterns may differ.")
     lines.append("Scores hold for samples like these; another hospital, device or year is another question.")
